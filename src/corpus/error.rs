@@ -1,0 +1,4 @@
+//! errors
+#[derive(Debug, thiserror::Error)]
+#[error("corpus")]
+pub struct Error;

@@ -1,0 +1,3 @@
+//! Filters over metadata (being written).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Filter {}

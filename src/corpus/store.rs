@@ -1,0 +1,3 @@
+//! store
+#[derive(Debug)]
+pub struct Store {}

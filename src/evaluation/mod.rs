@@ -1,0 +1,1 @@
+//! Measures, TREC run and qrels files, the BM25 baseline.

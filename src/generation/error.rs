@@ -1,0 +1,44 @@
+//! Why a search, a write or an embedding could not be answered.
+
+use std::time::Duration;
+
+/// The errors of the generation room; the REST API maps each to a status.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The request cannot be answered as it is; the text names the field and the rule.
+    #[error("{0}")]
+    InvalidRequest(String),
+    /// No generation is live yet.
+    #[error("no generation is live yet: the server is starting or has no index")]
+    NotReady,
+    /// The encoder's queue is full.
+    #[error("the encoder's queue is full; try again in {} s", .retry_after.as_secs().max(1))]
+    Overloaded {
+        /// When a new try has a chance.
+        retry_after: Duration,
+    },
+    /// The server is stopping.
+    #[error("the server is stopping")]
+    Stopping,
+    /// The store failed.
+    #[error(transparent)]
+    Corpus(#[from] crate::corpus::Error),
+    /// The encoder failed.
+    #[error(transparent)]
+    Encoder(#[from] crate::encoder::Error),
+    /// The index failed.
+    #[error(transparent)]
+    Index(#[from] crate::index::Error),
+    /// A file of a generation is missing, damaged or cannot be written; the text names it and what to do.
+    #[error("{0}")]
+    Damaged(String),
+    /// Reading or writing a file failed.
+    #[error("{path}: {source}")]
+    Io {
+        /// Which file.
+        path: std::path::PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}

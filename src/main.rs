@@ -1,0 +1,5 @@
+//! Starts the program, nothing else.
+
+fn main() -> std::process::ExitCode {
+    anced::command::run()
+}

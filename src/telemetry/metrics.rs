@@ -1,0 +1,131 @@
+//! Every metric that `/metrics` shows.
+//!
+//! Names carry the prefix `anced_` and base units. Every label set is there from the start, so that a dashboard never
+//! meets a missing series.
+
+use prometheus::{
+    Encoder as _, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder, exponential_buckets,
+};
+
+/// Stages of a search, in order.
+pub const STAGES: [&str; 5] = ["queue", "tokenize", "encode", "search", "fetch"];
+
+/// Why a request was turned away before it was answered.
+pub const REJECTIONS: [&str; 3] = ["queue_full", "stopping", "not_ready"];
+
+/// The metrics of one server.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// Requests by route, method and status.
+    pub http_requests: IntCounterVec,
+    /// Seconds a request took, by route.
+    pub http_request_duration: HistogramVec,
+    /// Seconds a stage of a search took.
+    pub search_stage_duration: HistogramVec,
+    /// Texts in one run of the encoder.
+    pub encoder_batch_queries: Histogram,
+    /// Tokens in one run of the encoder, padding included.
+    pub encoder_batch_tokens: Histogram,
+    /// Texts waiting for the encoder.
+    pub encoder_queue_depth: IntGauge,
+    /// Requests turned away, by reason.
+    pub rejected_requests: IntCounterVec,
+    /// Always 1; its labels say where and how the encoder runs.
+    pub encoder_info: IntGaugeVec,
+    /// The number of the live generation, 0 where none is.
+    pub live_generation: IntGauge,
+    /// Seconds since the live generation was created.
+    pub live_generation_age: IntGauge,
+    /// Documents in the live index.
+    pub index_documents: IntGauge,
+    /// Bytes of memory that the live index takes.
+    pub index_bytes: IntGauge,
+    /// Documents written and deleted since the start.
+    pub documents_written: IntCounter,
+}
+
+impl Metrics {
+    /// Declares every metric in a registry of its own.
+    ///
+    /// # Errors
+    /// Where two metrics share a name: a mistake in this file.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let latency = exponential_buckets(50e-6, (10.0_f64 / 50e-6).powf(1.0 / 23.0), 24)?;
+        let sizes = exponential_buckets(1.0, 2.0, 16)?;
+        macro_rules! register {
+            ($metric:expr) => {{
+                let metric = $metric?;
+                registry.register(Box::new(metric.clone()))?;
+                metric
+            }};
+        }
+        let histogram = |name: &str, help: &str, buckets: &[f64]| HistogramOpts::new(name, help).buckets(buckets.to_vec());
+        let metrics = Self {
+            http_requests: register!(IntCounterVec::new(
+                Opts::new("anced_http_requests_total", "Requests by route, method and status."),
+                &["route", "method", "status"]
+            )),
+            http_request_duration: register!(HistogramVec::new(
+                histogram("anced_http_request_duration_seconds", "Time from the request's head to the answer's head.", &latency),
+                &["route"]
+            )),
+            search_stage_duration: register!(HistogramVec::new(
+                histogram("anced_search_stage_duration_seconds", "Time of a search by stage.", &latency),
+                &["stage"]
+            )),
+            encoder_batch_queries: register!(Histogram::with_opts(histogram(
+                "anced_encoder_batch_queries",
+                "Texts in one run of the encoder.",
+                &sizes
+            ))),
+            encoder_batch_tokens: register!(Histogram::with_opts(histogram(
+                "anced_encoder_batch_tokens",
+                "Tokens in one run of the encoder, padding included.",
+                &sizes
+            ))),
+            encoder_queue_depth: register!(IntGauge::new("anced_encoder_queue_depth", "Texts waiting for the encoder.")),
+            rejected_requests: register!(IntCounterVec::new(
+                Opts::new("anced_rejected_requests_total", "Requests turned away before they were answered."),
+                &["reason"]
+            )),
+            encoder_info: register!(IntGaugeVec::new(
+                Opts::new("anced_encoder_info", "Where and how the encoder runs; the value is always 1."),
+                &["device", "precision", "model"]
+            )),
+            live_generation: register!(IntGauge::new("anced_live_generation", "The number of the live generation, 0 for none.")),
+            live_generation_age: register!(IntGauge::new(
+                "anced_live_generation_age_seconds",
+                "Time since the live generation was created."
+            )),
+            index_documents: register!(IntGauge::new("anced_index_documents", "Documents in the live index.")),
+            index_bytes: register!(IntGauge::new("anced_index_bytes", "Memory that the live index takes.")),
+            documents_written: register!(IntCounter::new(
+                "anced_documents_written_total",
+                "Documents written or deleted since the start."
+            )),
+            registry,
+        };
+        for stage in STAGES {
+            metrics.search_stage_duration.with_label_values(&[stage]);
+        }
+        for reason in REJECTIONS {
+            metrics.rejected_requests.with_label_values(&[reason]);
+        }
+        #[cfg(target_os = "linux")]
+        metrics.registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+        Ok(metrics)
+    }
+
+    /// The text that Prometheus scrapes (exposition format 0.0.4).
+    ///
+    /// # Errors
+    /// Where a metric cannot be written as text.
+    pub fn text(&self) -> Result<String, prometheus::Error> {
+        let mut buffer = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut buffer)?;
+        Ok(String::from_utf8_lossy(&buffer).into_owned())
+    }
+}

@@ -1,0 +1,7 @@
+//! Logs and metrics: every metric is declared here, once.
+
+mod logs;
+mod metrics;
+
+pub use logs::{LogFormat, init_logs};
+pub use metrics::Metrics;
