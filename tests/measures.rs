@@ -1,5 +1,8 @@
 //! Measures agree with ir_measures, query by query; `benches/compare/measures.py` writes the values.
 
+// Helpers outside #[test] functions may unwrap as well.
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeMap;
 use std::path::Path;
 

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use tantivy::collector::TopDocs;
 use tantivy::collector::sort_key::{SortBySimilarityScore, SortByStaticFastValue};
+use tantivy::indexer::IndexWriterOptions;
 use tantivy::query::{BooleanQuery, BoostQuery, Occur, Query, TermQuery};
 use tantivy::schema::{FAST, Field, IndexRecordOption, Schema, TextFieldIndexing, TextOptions};
 use tantivy::tokenizer::{
@@ -54,8 +55,12 @@ impl Bm25 {
             .create_in_ram()
             .map_err(failed("making the index"))?;
 
-        let mut writer: IndexWriter =
-            index.writer_with_num_threads(WRITER_THREADS, WRITER_MEMORY).map_err(failed("starting the writer"))?;
+        let options = IndexWriterOptions::builder()
+            .num_worker_threads(WRITER_THREADS)
+            .memory_budget_per_thread(WRITER_MEMORY / WRITER_THREADS)
+            .num_merge_threads(1)
+            .build();
+        let mut writer: IndexWriter = index.writer_with_options(options).map_err(failed("starting the writer"))?;
         let mut ids = Vec::new();
         for (id, content) in documents {
             let mut document = TantivyDocument::new();
