@@ -7,6 +7,12 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// Nothing to measure against.
+    #[error("there are no judgments of the split `{0:?}`; import a qrels file of it with `anced import`")]
+    NoJudgments(crate::corpus::Split),
+    /// The generation or its store failed.
+    #[error(transparent)]
+    Generation(#[from] crate::generation::Error),
     /// A measure's name is not one of ours.
     #[error("`{0}` is not a measure: nDCG@K, MRR@K or Recall@K with K at least 1")]
     Measure(String),

@@ -157,8 +157,9 @@ fn copy_folder(source: &Path, target: &Path) -> Result<(), Error> {
             }
             continue;
         }
+        let hidden = name.to_string_lossy().starts_with('.');
         let other_format = path.extension().is_some_and(|ending| OTHER_FORMATS.iter().any(|other| ending == *other));
-        if !other_format {
+        if !other_format && !hidden {
             std::fs::copy(&path, &place).and_then(|_| sync(&place)).map_err(io_error(&place))?;
         }
     }

@@ -49,19 +49,40 @@ impl Retriever {
         }
     }
 
-    /// Loads the generation that `LIVE` names, brings its index up to the store and makes it answer.
+    /// Loads the generation that `LIVE` names, brings its index up to the store and makes it answer. Nothing is written
+    /// to disk: enough for a process that only reads.
     ///
     /// # Errors
     /// No generation, a damaged one, or an encoder that fails.
-    pub fn start(&self, machine: &Machine, progress: &mut dyn FnMut(BuildProgress)) -> Result<(), Error> {
+    pub fn load(&self, machine: &Machine, progress: &mut dyn FnMut(BuildProgress)) -> Result<(), Error> {
         let number = self.data.live()?.ok_or(Error::NotReady)?;
+        self.load_number(number, machine, progress)
+    }
+
+    /// As [`load`](Self::load), for a generation by number.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_number(
+        &self,
+        number: u64,
+        machine: &Machine,
+        progress: &mut dyn FnMut(BuildProgress),
+    ) -> Result<(), Error> {
         let generation = Generation::open(&self.data, number, machine)?;
         catch_up(&generation, self.data.store(), progress)?;
-        if generation.unsaved() > 0 {
-            generation.save()?;
-        }
         self.live.store(Some(Arc::new(generation)));
         Ok(())
+    }
+
+    /// As [`load`](Self::load), and saves what had to be encoded, so that the next start need not. For the process that
+    /// holds the data folder's lock.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load), and index files that cannot be written.
+    pub fn start(&self, machine: &Machine, progress: &mut dyn FnMut(BuildProgress)) -> Result<(), Error> {
+        self.load(machine, progress)?;
+        self.live()?.save()
     }
 
     /// The generation that answers now; a request takes it once and keeps it.
