@@ -3,6 +3,11 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::metadata;
+
+/// Bytes that an id of a document or a query has at most; a key of the store must hold it.
+pub(super) const ID_BYTES: usize = 500;
+
 /// One document: what a search finds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -20,6 +25,33 @@ pub struct Document {
     pub metadata: Map<String, Value>,
 }
 
+impl Document {
+    /// Whether the store takes the document.
+    ///
+    /// # Errors
+    /// The id is empty or longer than 500 bytes, or the metadata are nested too deep or hold too many values.
+    pub fn check(&self) -> Result<(), InvalidDocument> {
+        let refuse = |rule| Err(InvalidDocument { id: shortened(&self.id), rule });
+        if let Some(rule) = id_rule(&self.id) {
+            return refuse(rule);
+        }
+        match metadata::rule(&self.metadata) {
+            Some(rule) => refuse(rule),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A document that the store does not take.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("document `{id}`: {rule}")]
+pub struct InvalidDocument {
+    /// The document's id, shortened where it is long.
+    pub id: String,
+    /// The rule that it breaks.
+    pub rule: &'static str,
+}
+
 /// A document together with the sequence number of the write that made it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredDocument {
@@ -27,4 +59,55 @@ pub struct StoredDocument {
     pub sequence: u64,
     /// The document as it was written.
     pub document: Document,
+}
+
+/// The rule that an id breaks, if any.
+pub(super) fn id_rule(id: &str) -> Option<&'static str> {
+    match id.len() {
+        0 => Some("the id is empty; give it 1 to 500 bytes"),
+        1..=ID_BYTES => None,
+        _ => Some("the id is longer than 500 bytes of UTF-8"),
+    }
+}
+
+/// An id for an error message: its first characters where it is long.
+pub(super) fn shortened(id: &str) -> String {
+    match id.char_indices().nth(80) {
+        Some((end, _)) => format!("{}…", id.get(..end).unwrap_or_default()),
+        None => id.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn document(id: &str, metadata: Value) -> Document {
+        let Value::Object(metadata) = metadata else { panic!("not an object") };
+        Document { id: id.to_owned(), title: String::new(), text: String::new(), metadata }
+    }
+
+    #[test]
+    fn ids_have_1_to_500_bytes() {
+        for id in ["a", "ä b\u{0}c", &"x".repeat(500), &"é".repeat(250)] {
+            assert_eq!(document(id, serde_json::json!({})).check(), Ok(()));
+        }
+        assert!(document("", serde_json::json!({})).check().unwrap_err().to_string().contains("empty"));
+        let long = document(&"é".repeat(251), serde_json::json!({})).check().unwrap_err();
+        assert!(long.to_string().contains("500 bytes") && long.id.ends_with('…') && long.id.len() < 200, "{long}");
+    }
+
+    #[test]
+    fn metadata_are_bounded_in_depth_and_number() {
+        let mut deep = serde_json::json!(1);
+        for _ in 0..10_000 {
+            deep = serde_json::json!([deep]);
+        }
+        let refused = document("a", serde_json::json!({"deep": deep}));
+        assert!(refused.check().unwrap_err().to_string().contains("nested"));
+        let many: Vec<u32> = (0..20_000).collect();
+        assert!(document("a", serde_json::json!({"many": many})).check().unwrap_err().to_string().contains("values"));
+        // Dropping 10,000 nested arrays would recurse; they live until the test process ends.
+        std::mem::forget(refused);
+    }
 }

@@ -1,13 +1,16 @@
 //! Documents, queries, judgments: the store and the file formats.
 
 mod document;
-mod judgment;
-
-pub use document::{Document, StoredDocument};
-pub use judgment::{Judgment, Query, Source, Split};
 mod error;
 mod filter;
+pub mod import;
+mod judgment;
+mod metadata;
 mod store;
+
+pub use document::{Document, InvalidDocument, StoredDocument};
 pub use error::Error;
-pub use filter::Filter;
-pub use store::Store;
+pub use filter::{Filter, FilterError};
+pub use import::{BadLine, Format, ImportOptions, ImportReport, Progress, import};
+pub use judgment::{Judgment, Query, Source, Split};
+pub use store::{Change, JudgmentCounts, JudgmentOutcome, Operation, Removal, Store, WriteOutcome};

@@ -1,3 +1,0 @@
-//! store
-#[derive(Debug)]
-pub struct Store {}
