@@ -33,7 +33,8 @@ impl<T: Serialize> IntoResponse for Answer<T> {
             Ok(bytes) => bytes,
             Err(error) => return Problem::internal(error).into_response(),
         };
-        let mut response = ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], bytes).into_response();
+        let mut response =
+            ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], bytes).into_response();
         if let Some(generation) = self.generation {
             response.extensions_mut().insert(AnsweredBy(generation));
         }

@@ -60,7 +60,8 @@ pub(super) fn unsupported(detail: impl Into<String>) -> Problem {
 }
 
 pub(super) fn too_large(what: &str, limit: usize) -> Problem {
-    Problem::new(Reason::BodyTooLarge, format!("{what} is larger than {limit} bytes (max_body_bytes)")).with("limit", limit)
+    Problem::new(Reason::BodyTooLarge, format!("{what} is larger than {limit} bytes (max_body_bytes)"))
+        .with("limit", limit)
 }
 
 pub(super) fn broken(error: impl std::fmt::Display) -> Problem {

@@ -41,7 +41,10 @@ pub(super) async fn ready(State(app): State<App>) -> Result<Answer<Health>, Prob
         return Err(Problem::stopping());
     }
     if !app.ready() {
-        return Err(Problem::new(Reason::NotReady, "no generation is live yet: the server is starting or has no index"));
+        return Err(Problem::new(
+            Reason::NotReady,
+            "no generation is live yet: the server is starting or has no index",
+        ));
     }
     Ok(Answer::new(Health { status: "ready", version: VERSION }))
 }

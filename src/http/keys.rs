@@ -45,7 +45,11 @@ impl std::fmt::Debug for Keys {
 impl Keys {
     pub(super) fn new(settings: &Settings) -> Self {
         let hashed = |key: &Option<String>| key.as_ref().map(|key| hash(key.as_bytes()));
-        Self { search: hashed(&settings.search_key), write: hashed(&settings.write_key), admin: hashed(&settings.admin_key) }
+        Self {
+            search: hashed(&settings.search_key),
+            write: hashed(&settings.write_key),
+            admin: hashed(&settings.admin_key),
+        }
     }
 
     fn allow(&self, access: Access, presented: Option<&[u8]>) -> bool {
@@ -104,11 +108,8 @@ pub(super) async fn guard(State((app, access)): State<(App, Access)>, request: R
 /// # Errors
 /// [`Error::Unprotected`] and [`Error::BadKey`], which say what to set.
 pub fn check_listen(settings: &Settings) -> Result<(), Error> {
-    let keys = [
-        ("search_key", &settings.search_key),
-        ("write_key", &settings.write_key),
-        ("admin_key", &settings.admin_key),
-    ];
+    let keys =
+        [("search_key", &settings.search_key), ("write_key", &settings.write_key), ("admin_key", &settings.admin_key)];
     for (name, key) in keys {
         let Some(key) = key else { continue };
         let sendable = (1..=MOST_KEY_CHARS).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic());
@@ -138,7 +139,9 @@ mod tests {
     #[test]
     fn a_higher_key_opens_what_a_lower_one_does() {
         let keys = Keys::new(&settings([Some("s"), Some("w"), Some("a")]));
-        let opened = |key: &str| [Access::Search, Access::Write, Access::Admin].map(|access| keys.allow(access, Some(key.as_bytes())));
+        let opened = |key: &str| {
+            [Access::Search, Access::Write, Access::Admin].map(|access| keys.allow(access, Some(key.as_bytes())))
+        };
         assert_eq!(opened("s"), [true, false, false]);
         assert_eq!(opened("w"), [true, true, false]);
         assert_eq!(opened("a"), [true, true, true]);
@@ -171,7 +174,8 @@ mod tests {
 
     #[test]
     fn open_addresses_need_a_write_key_and_an_admin_key() {
-        let listening = |address: &str, keys| check_listen(&Settings { listen: address.parse().unwrap(), ..settings(keys) });
+        let listening =
+            |address: &str, keys| check_listen(&Settings { listen: address.parse().unwrap(), ..settings(keys) });
         for loopback in ["127.0.0.1:80", "127.9.9.9:80", "[::1]:80", "[::ffff:127.0.0.1]:80"] {
             assert!(listening(loopback, [None, None, None]).is_ok(), "{loopback}");
         }

@@ -94,7 +94,14 @@ pub(super) struct Problem {
 impl Problem {
     pub(super) fn new(reason: Reason, detail: impl Into<String>) -> Self {
         let wait = reason.rejection().map(|_| Duration::from_secs(1));
-        Self { reason, detail: shortened(detail.into()), field: None, cause: None, members: Map::new(), retry_after: wait }
+        Self {
+            reason,
+            detail: shortened(detail.into()),
+            field: None,
+            cause: None,
+            members: Map::new(),
+            retry_after: wait,
+        }
     }
 
     /// A field that breaks a rule; `rule` reads on after the field's name.
@@ -203,7 +210,16 @@ fn is_full(error: &std::io::Error) -> bool {
 
 impl From<corpus::Error> for Problem {
     fn from(error: corpus::Error) -> Self {
-        Self::internal(error)
+        match error {
+            corpus::Error::Document(_) | corpus::Error::Query { .. } => {
+                Self::new(Reason::InvalidField, error.to_string())
+            }
+            corpus::Error::Full { reason, .. } => {
+                let detail = format!("{reason}; nothing of this write was kept, all earlier ones were");
+                Self { cause: Some(error.to_string()), ..Self::new(Reason::StorageFull, detail) }
+            }
+            other => Self::internal(other),
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use super::body::{JsonBody, parse};
 use super::hit::{DEFAULT_PARTS, Part, SearchAnswer};
 use super::parameters::Parameters;
 use super::problem::Problem;
-use crate::corpus::{Filter, Split};
+use crate::corpus::{Filter, FilterError, Split};
 use crate::generation::SearchRequest;
 use crate::settings::Settings;
 
@@ -104,7 +104,10 @@ pub(super) struct Examples {
     request_body = SearchBody,
     responses((status = 200, description = "The hits, best first", body = SearchAnswer))
 )]
-pub(super) async fn post(State(app): State<App>, JsonBody(body): JsonBody<SearchBody>) -> Result<Answer<SearchAnswer>, Problem> {
+pub(super) async fn post(
+    State(app): State<App>,
+    JsonBody(body): JsonBody<SearchBody>,
+) -> Result<Answer<SearchAnswer>, Problem> {
     answer(&app, body).await
 }
 
@@ -180,12 +183,19 @@ impl SearchBody {
             queries,
             k,
             offset,
-            filter: filter.map_err(|error| Problem::field("filter", error))?,
+            filter: filter.map_err(filter_problem)?,
             exact: self.exact.unwrap_or(false),
             ef: self.ef,
             min_score,
             with_vectors: self.include.is_some_and(|parts| parts.contains(&Part::Vector)),
         })
+    }
+}
+
+fn filter_problem(error: FilterError) -> Problem {
+    match error.path.as_str() {
+        "" => Problem::field("filter", error.rule),
+        path => Problem::field(format!("filter.{path}"), error.rule),
     }
 }
 
