@@ -59,7 +59,9 @@ impl FromStr for Device {
             None if text == "auto" => Ok(Self::Auto),
             None if text == "cpu" => Ok(Self::Cpu),
             None if text == "cuda" => Ok(Self::Cuda(0)),
-            Some(("cuda", number)) => number.parse().map(Self::Cuda).map_err(|_| format!("`{number}` is not a device number")),
+            Some(("cuda", number)) => {
+                number.parse().map(Self::Cuda).map_err(|_| format!("`{number}` is not a device number"))
+            }
             _ => Err(format!("`{text}` is not a device: auto, cpu, cuda or cuda:N")),
         }
     }

@@ -22,7 +22,10 @@ pub fn map_file(path: &Path) -> io::Result<Mmap> {
 ///
 /// # Errors
 /// Whatever LMDB says.
-pub fn open_lmdb(options: &heed::EnvOpenOptions<heed::WithoutTls>, folder: &Path) -> heed::Result<heed::Env<heed::WithoutTls>> {
+pub fn open_lmdb(
+    options: &heed::EnvOpenOptions<heed::WithoutTls>,
+    folder: &Path,
+) -> heed::Result<heed::Env<heed::WithoutTls>> {
     // SAFETY: the folder is opened at most once a process (heed keeps a registry and refuses a second time), and no
     // flag that weakens LMDB's locking or its copy-on-write pages is set.
     unsafe { options.open(folder) }

@@ -4,15 +4,15 @@
 //! meets a missing series.
 
 use prometheus::{
-    Encoder as _, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder, exponential_buckets,
+    Encoder as _, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder, exponential_buckets,
 };
 
 /// Stages of a search, in order.
 pub const STAGES: [&str; 5] = ["queue", "tokenize", "encode", "search", "fetch"];
 
 /// Why a request was turned away before it was answered.
-pub const REJECTIONS: [&str; 3] = ["queue_full", "stopping", "not_ready"];
+pub const REJECTIONS: [&str; 4] = ["queue_full", "stopping", "not_ready", "timeout"];
 
 /// The metrics of one server.
 #[derive(Debug)]
@@ -62,14 +62,19 @@ impl Metrics {
                 metric
             }};
         }
-        let histogram = |name: &str, help: &str, buckets: &[f64]| HistogramOpts::new(name, help).buckets(buckets.to_vec());
+        let histogram =
+            |name: &str, help: &str, buckets: &[f64]| HistogramOpts::new(name, help).buckets(buckets.to_vec());
         let metrics = Self {
             http_requests: register!(IntCounterVec::new(
                 Opts::new("anced_http_requests_total", "Requests by route, method and status."),
                 &["route", "method", "status"]
             )),
             http_request_duration: register!(HistogramVec::new(
-                histogram("anced_http_request_duration_seconds", "Time from the request's head to the answer's head.", &latency),
+                histogram(
+                    "anced_http_request_duration_seconds",
+                    "Time from the request's head to the answer's head.",
+                    &latency
+                ),
                 &["route"]
             )),
             search_stage_duration: register!(HistogramVec::new(
@@ -86,7 +91,10 @@ impl Metrics {
                 "Tokens in one run of the encoder, padding included.",
                 &sizes
             ))),
-            encoder_queue_depth: register!(IntGauge::new("anced_encoder_queue_depth", "Texts waiting for the encoder.")),
+            encoder_queue_depth: register!(IntGauge::new(
+                "anced_encoder_queue_depth",
+                "Texts waiting for the encoder."
+            )),
             rejected_requests: register!(IntCounterVec::new(
                 Opts::new("anced_rejected_requests_total", "Requests turned away before they were answered."),
                 &["reason"]
@@ -95,7 +103,10 @@ impl Metrics {
                 Opts::new("anced_encoder_info", "Where and how the encoder runs; the value is always 1."),
                 &["device", "precision", "model"]
             )),
-            live_generation: register!(IntGauge::new("anced_live_generation", "The number of the live generation, 0 for none.")),
+            live_generation: register!(IntGauge::new(
+                "anced_live_generation",
+                "The number of the live generation, 0 for none."
+            )),
             live_generation_age: register!(IntGauge::new(
                 "anced_live_generation_age_seconds",
                 "Time since the live generation was created."

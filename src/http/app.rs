@@ -1,0 +1,108 @@
+//! What every handler shares.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use tokio::sync::Semaphore;
+
+use super::keys::Keys;
+use super::problem::Problem;
+use crate::generation::Retriever;
+use crate::settings::Settings;
+use crate::telemetry::Metrics;
+
+/// Requests under way at most, health and metrics not counted; each may hold a body in memory.
+const MOST_REQUESTS: usize = 2048;
+
+/// The state of one server, cheap to clone.
+///
+/// It can be served before its retriever is there: until [`App::attach`], `/healthz` and `/metrics` answer and
+/// everything that needs a generation is refused with 503.
+#[derive(Debug, Clone)]
+pub struct App(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    retriever: OnceLock<Arc<Retriever>>,
+    settings: Arc<Settings>,
+    metrics: Arc<Metrics>,
+    keys: Keys,
+    permits: Arc<Semaphore>,
+    stopping: AtomicBool,
+    started: Instant,
+}
+
+impl App {
+    /// A server's state without a retriever.
+    pub fn new(settings: Arc<Settings>, metrics: Arc<Metrics>) -> Self {
+        let keys = Keys::new(&settings);
+        Self(Arc::new(Shared {
+            retriever: OnceLock::new(),
+            settings,
+            metrics,
+            keys,
+            permits: Arc::new(Semaphore::new(MOST_REQUESTS)),
+            stopping: AtomicBool::new(false),
+            started: Instant::now(),
+        }))
+    }
+
+    /// Gives the server what it searches; a second call changes nothing and returns false.
+    pub fn attach(&self, retriever: Arc<Retriever>) -> bool {
+        self.0.retriever.set(retriever).is_ok()
+    }
+
+    /// Refuses new requests from now on; [`super::serve`] calls it when it is told to stop.
+    pub fn stop(&self) {
+        self.0.stopping.store(true, Ordering::Release);
+    }
+
+    pub(super) fn stopping(&self) -> bool {
+        self.0.stopping.load(Ordering::Acquire)
+    }
+
+    pub(super) fn settings(&self) -> &Settings {
+        &self.0.settings
+    }
+
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
+    pub(super) fn keys(&self) -> &Keys {
+        &self.0.keys
+    }
+
+    pub(super) fn permits(&self) -> Arc<Semaphore> {
+        self.0.permits.clone()
+    }
+
+    pub(super) fn uptime_seconds(&self) -> u64 {
+        self.0.started.elapsed().as_secs()
+    }
+
+    /// The retriever, or the problem that says why there is none.
+    pub(super) fn retriever(&self) -> Result<&Arc<Retriever>, Problem> {
+        self.0.retriever.get().ok_or_else(|| crate::generation::Error::NotReady.into())
+    }
+
+    /// Whether searches are answered.
+    pub(super) fn ready(&self) -> bool {
+        !self.stopping() && self.retriever().is_ok_and(|retriever| retriever.ready())
+    }
+
+    /// Runs a call that blocks (the store, files) where it does not hold up other requests.
+    pub(super) async fn blocking<T, E, F>(&self, call: F) -> Result<T, Problem>
+    where
+        T: Send + 'static,
+        E: Into<Problem> + Send + 'static,
+        F: FnOnce(&Retriever) -> Result<T, E> + Send + 'static,
+    {
+        let retriever = self.retriever()?.clone();
+        match tokio::task::spawn_blocking(move || call(&retriever)).await {
+            Ok(result) => result.map_err(Into::into),
+            Err(error) => Err(Problem::internal(error)),
+        }
+    }
+}

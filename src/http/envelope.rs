@@ -1,0 +1,109 @@
+//! What surrounds every request: its id, the access log, the metrics, and the writing of problems.
+
+use std::time::Instant;
+
+use axum::body::Body;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::Response;
+use serde_json::Value;
+
+use super::answer::AnsweredBy;
+use super::app::App;
+use super::problem::{Problem, Reason};
+use super::request_id::{self, RequestId};
+use super::router::known_path;
+
+/// Runs a request and completes its answer.
+pub(super) async fn envelope(State(app): State<App>, request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let id = RequestId::of(request.headers());
+    let method = request.method().clone();
+    let route = label(request.extensions().get::<MatchedPath>());
+    let openai = request.uri().path().starts_with("/v1/");
+
+    let mut response = next.run(request).await;
+
+    let problem = problem_of(&mut response);
+    if let Some(problem) = &problem {
+        let (kind, body) = match openai {
+            true => ("application/json", problem.openai(id.as_str())),
+            false => ("application/problem+json", problem.details(id.as_str())),
+        };
+        write(&mut response, kind, &body);
+        if let Some(reason) = problem.reason.rejection() {
+            app.metrics().rejected_requests.with_label_values(&[reason]).inc();
+        }
+    }
+    if let Some(value) = id.header() {
+        response.headers_mut().insert(request_id::HEADER, value);
+    }
+    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+
+    let elapsed = started.elapsed();
+    let status = response.status();
+    let method = method_label(&method);
+    app.metrics().http_requests.with_label_values(&[route, method, status.as_str()]).inc();
+    app.metrics().http_request_duration.with_label_values(&[route]).observe(elapsed.as_secs_f64());
+
+    let duration_ms = elapsed.as_micros() as f64 / 1e3;
+    let generation = response.extensions().get::<AnsweredBy>().map(|by| by.0);
+    let (id, status) = (id.as_str(), status.as_u16());
+    let cause = problem.as_ref().and_then(|problem| problem.cause.as_deref());
+    if let Some(cause) = cause {
+        tracing::error!(request_id = id, method, route, status, duration_ms, cause, "request failed");
+    } else if matches!(route, "/healthz" | "/readyz" | "/metrics" | "static") {
+        tracing::debug!(request_id = id, method, route, status, duration_ms, generation, "request");
+    } else {
+        let problem = problem.as_ref().map(|problem| problem.detail.as_str());
+        tracing::info!(request_id = id, method, route, status, duration_ms, generation, problem, "request");
+    }
+    response
+}
+
+/// The problem that a handler left, or one for a bare error status that a library answered with.
+fn problem_of(response: &mut Response) -> Option<Problem> {
+    if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+        return Some(problem);
+    }
+    let reason = match response.status() {
+        StatusCode::NOT_FOUND => Reason::UnknownRoute,
+        StatusCode::METHOD_NOT_ALLOWED => Reason::MethodNotAllowed,
+        StatusCode::PAYLOAD_TOO_LARGE => Reason::BodyTooLarge,
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => Reason::UnsupportedMediaType,
+        status if status.is_client_error() => Reason::MalformedRequest,
+        status if status.is_server_error() => Reason::Internal,
+        _ => return None,
+    };
+    *response.status_mut() = reason.status();
+    Some(Problem::new(reason, "the request was refused before it reached a resource"))
+}
+
+fn write(response: &mut Response, kind: &'static str, body: &Value) {
+    let headers = response.headers_mut();
+    headers.remove(header::CONTENT_LENGTH);
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    *response.body_mut() = Body::from(body.to_string());
+}
+
+/// The route as metrics name it: a bounded set whatever clients ask for.
+fn label(matched: Option<&MatchedPath>) -> &'static str {
+    match matched {
+        None => "other",
+        Some(path) => known_path(path.as_str()).unwrap_or("static"),
+    }
+}
+
+fn method_label(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::POST => "POST",
+        Method::DELETE => "DELETE",
+        Method::HEAD => "HEAD",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::OPTIONS => "OPTIONS",
+        _ => "other",
+    }
+}

@@ -1,0 +1,34 @@
+//! Why a server does not start or does not stop cleanly.
+
+use std::net::SocketAddr;
+
+/// The errors of the http room that reach its caller; what a client did wrong is answered, not returned.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// An address that others can reach, without the keys that protect it.
+    #[error(
+        "listen {listen}: others can reach this address and {missing} is not set; set ANCED_WRITE_KEY and \
+         ANCED_ADMIN_KEY, or listen on 127.0.0.1"
+    )]
+    Unprotected {
+        /// The address of the settings.
+        listen: SocketAddr,
+        /// The first setting that is missing.
+        missing: &'static str,
+    },
+    /// A key that a client cannot send.
+    #[error("{key}: a key is 1 to 1024 visible ASCII characters; set another one, or leave the setting away")]
+    BadKey {
+        /// Which setting.
+        key: &'static str,
+    },
+    /// Some requests took longer than the drain allows.
+    #[error("{connections} connections were cut: their requests were not done after {seconds} s; raise drain_timeout")]
+    Cut {
+        /// How many connections still had a request under way.
+        connections: usize,
+        /// The setting `drain_timeout`, in seconds.
+        seconds: u64,
+    },
+}

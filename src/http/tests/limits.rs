@@ -1,0 +1,106 @@
+//! Bodies that are too large, streams that are wrong, requests that take too long.
+
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::http::StatusCode;
+use axum::routing;
+use futures_util::stream;
+
+use super::super::router::surrounded;
+use super::*;
+
+fn small() -> Router {
+    server(Settings { max_body_bytes: 100, ..Settings::default() })
+}
+
+#[tokio::test]
+async fn a_body_of_the_limit_passes_and_one_byte_more_does_not() {
+    let server = small();
+    let body = |length: usize| format!("{:<length$}", r#"{"query": "a"}"#);
+    assert_eq!(post(&server, "/search", body(100)).await.status, StatusCode::SERVICE_UNAVAILABLE);
+    let seen = post(&server, "/search", body(101)).await;
+    assert_eq!((seen.status, &seen.json()["limit"]), (StatusCode::PAYLOAD_TOO_LARGE, &100.into()));
+    let chunks = stream::iter((0..50).map(|_| Ok::<_, std::io::Error>(Bytes::from_static(b"     "))));
+    let seen = post(&server, "/search", Body::from_stream(chunks)).await;
+    assert_eq!(seen.status, StatusCode::PAYLOAD_TOO_LARGE);
+}
+
+#[tokio::test]
+async fn a_line_is_bounded_and_a_stream_is_not() {
+    let server = small();
+    let long = format!("{{\"id\": \"a\"}}\n{{\"id\": \"b\", \"text\": \"{}\"}}\n", "x".repeat(100));
+    let seen = send(&server, "/documents", "application/x-ndjson", long).await;
+    assert_eq!(seen.status, StatusCode::SERVICE_UNAVAILABLE, "line 1 is written first: {}", seen.text());
+
+    let long = format!("\n{{\"id\": \"b\", \"text\": \"{}\"}}\n", "x".repeat(100));
+    let seen = send(&server, "/documents", "application/x-ndjson", long).await;
+    let problem = seen.json();
+    assert_eq!(
+        (seen.status, &problem["line"], &problem["written"]),
+        (StatusCode::PAYLOAD_TOO_LARGE, &2.into(), &0.into())
+    );
+
+    let blank = " \n".repeat(1000);
+    let seen = send(&server, "/documents", "application/x-ndjson", blank).await;
+    assert_eq!(seen.status, StatusCode::UNPROCESSABLE_ENTITY, "{}", seen.text());
+    assert!(seen.detail().contains("empty"), "{}", seen.detail());
+}
+
+#[tokio::test]
+async fn a_wrong_line_is_named() {
+    let server = server(Settings::default());
+    let cases = [
+        ("\n\n{", 400, 3, "column 1"),
+        ("{\"id\": \"\"}", 422, 1, "the id is empty"),
+        ("[]", 422, 1, "expected an object"),
+        ("\r\n{\"id\": \"a\", \"body\": 1}\r\n", 422, 2, "`body`"),
+        ("\n{\"id\": 7}", 422, 2, "id: invalid type"),
+    ];
+    for (body, status, line, part) in cases {
+        let seen = send(&server, "/documents", "application/x-ndjson", body).await;
+        assert_eq!(
+            (seen.status.as_u16(), seen.json()["line"].as_u64()),
+            (status, Some(line)),
+            "{body:?}: {}",
+            seen.text()
+        );
+        assert!(seen.detail().starts_with(&format!("line {line}: ")), "{body:?}: {}", seen.detail());
+        assert!(seen.detail().contains(part), "{body:?}: {}", seen.detail());
+    }
+}
+
+#[tokio::test]
+async fn details_do_not_repeat_megabytes() {
+    let server = server(Settings::default());
+    let seen = post(&server, "/search", format!(r#"{{"query": "a", "k": "{}"}}"#, "ä".repeat(1_000_000))).await;
+    assert_eq!(seen.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(seen.bytes.len() < 2000, "{} bytes", seen.bytes.len());
+}
+
+#[tokio::test]
+async fn an_answer_that_takes_too_long_is_given_up() {
+    let app = app(Settings { request_timeout: 1, ..Settings::default() });
+    let slow = Router::new().route("/slow", routing::get(|| tokio::time::sleep(Duration::from_secs(3600))));
+    let server = surrounded(slow, app);
+    let seen = get(&server, "/slow").await;
+    assert_eq!((seen.status, seen.header("retry-after")), (StatusCode::SERVICE_UNAVAILABLE, "1"));
+    assert_eq!(seen.json()["type"], "urn:anced:problem:timeout");
+    assert_eq!(get(&server, "/nothing").await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_full_house_turns_away_all_but_health() {
+    let app = app(Settings::default());
+    let permits = app.permits();
+    let all = permits.available_permits();
+    let held = permits.try_acquire_many(u32::try_from(all).unwrap()).unwrap();
+    let server = router(app.clone());
+    let seen = get(&server, "/search?q=a").await;
+    assert_eq!(seen.json()["type"], "urn:anced:problem:queue-full");
+    assert_eq!(seen.header("retry-after"), "1");
+    assert_eq!(get(&server, "/healthz").await.status, StatusCode::OK);
+    assert!(get(&server, "/metrics").await.text().contains("anced_rejected_requests_total{reason=\"queue_full\"} 1"));
+    drop(held);
+    assert_eq!(get(&server, "/search?q=a").await.json()["type"], "urn:anced:problem:not-ready");
+}
