@@ -4,7 +4,7 @@
 use prost::Message;
 
 #[derive(Clone, PartialEq, Message)]
-pub struct ModelProto {
+pub(super) struct ModelProto {
     #[prost(int64, tag = "1")]
     pub ir_version: i64,
     #[prost(string, tag = "2")]
@@ -19,13 +19,13 @@ pub struct ModelProto {
 
 /// A model read for its first fields only; the graph is skipped over.
 #[derive(Clone, PartialEq, Message)]
-pub struct ModelHeadProto {
+pub(super) struct ModelHeadProto {
     #[prost(string, tag = "2")]
     pub producer_name: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub struct OperatorSetId {
+pub(super) struct OperatorSetId {
     #[prost(string, tag = "1")]
     pub domain: String,
     #[prost(int64, tag = "2")]
@@ -33,7 +33,7 @@ pub struct OperatorSetId {
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub struct GraphProto {
+pub(super) struct GraphProto {
     #[prost(message, repeated, tag = "1")]
     pub node: Vec<NodeProto>,
     #[prost(string, tag = "2")]
@@ -47,7 +47,7 @@ pub struct GraphProto {
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub struct NodeProto {
+pub(super) struct NodeProto {
     #[prost(string, repeated, tag = "1")]
     pub input: Vec<String>,
     #[prost(string, repeated, tag = "2")]
@@ -63,7 +63,7 @@ pub struct NodeProto {
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub struct AttributeProto {
+pub(super) struct AttributeProto {
     #[prost(string, tag = "1")]
     pub name: String,
     #[prost(float, tag = "2")]
@@ -77,14 +77,14 @@ pub struct AttributeProto {
 }
 
 /// `AttributeProto.AttributeType`.
-pub const ATTRIBUTE_FLOAT: i32 = 1;
+pub(super) const ATTRIBUTE_FLOAT: i32 = 1;
 /// See above.
-pub const ATTRIBUTE_INT: i32 = 2;
+pub(super) const ATTRIBUTE_INT: i32 = 2;
 /// See above.
-pub const ATTRIBUTE_INTS: i32 = 7;
+pub(super) const ATTRIBUTE_INTS: i32 = 7;
 
 #[derive(Clone, PartialEq, Message)]
-pub struct StringStringEntryProto {
+pub(super) struct StringStringEntryProto {
     #[prost(string, tag = "1")]
     pub key: String,
     #[prost(string, tag = "2")]
@@ -92,7 +92,7 @@ pub struct StringStringEntryProto {
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub struct TensorProto {
+pub(super) struct TensorProto {
     #[prost(int64, repeated, tag = "1")]
     pub dims: Vec<i64>,
     #[prost(int32, tag = "2")]
@@ -108,10 +108,10 @@ pub struct TensorProto {
 }
 
 /// `TensorProto.DataLocation.EXTERNAL`.
-pub const LOCATION_EXTERNAL: i32 = 1;
+pub(super) const LOCATION_EXTERNAL: i32 = 1;
 
 #[derive(Clone, PartialEq, Message)]
-pub struct ValueInfoProto {
+pub(super) struct ValueInfoProto {
     #[prost(string, tag = "1")]
     pub name: String,
     #[prost(message, optional, tag = "2")]
@@ -119,13 +119,13 @@ pub struct ValueInfoProto {
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub struct TypeProto {
+pub(super) struct TypeProto {
     #[prost(message, optional, tag = "1")]
     pub tensor_type: Option<TensorTypeProto>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub struct TensorTypeProto {
+pub(super) struct TensorTypeProto {
     #[prost(int32, tag = "1")]
     pub elem_type: i32,
     #[prost(message, optional, tag = "2")]
@@ -133,19 +133,19 @@ pub struct TensorTypeProto {
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub struct TensorShapeProto {
+pub(super) struct TensorShapeProto {
     #[prost(message, repeated, tag = "1")]
     pub dim: Vec<DimensionProto>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub struct DimensionProto {
+pub(super) struct DimensionProto {
     #[prost(oneof = "DimensionValue", tags = "1, 2")]
     pub value: Option<DimensionValue>,
 }
 
 #[derive(Clone, PartialEq, prost::Oneof)]
-pub enum DimensionValue {
+pub(super) enum DimensionValue {
     #[prost(int64, tag = "1")]
     Size(i64),
     #[prost(string, tag = "2")]
