@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::{corpus, generation};
 
@@ -87,7 +87,7 @@ pub(super) struct Problem {
     /// For the log only.
     pub(super) cause: Option<String>,
     /// Further members of the problem details.
-    pub(super) members: Map<String, Value>,
+    members: Vec<(&'static str, Value)>,
     retry_after: Option<Duration>,
 }
 
@@ -99,7 +99,7 @@ impl Problem {
             detail: shortened(detail.into()),
             field: None,
             cause: None,
-            members: Map::new(),
+            members: Vec::new(),
             retry_after: wait,
         }
     }
@@ -121,8 +121,8 @@ impl Problem {
     }
 
     /// Adds a member to the problem details.
-    pub(super) fn with(mut self, member: &str, value: impl Into<Value>) -> Self {
-        self.members.insert(member.into(), value.into());
+    pub(super) fn with(mut self, member: &'static str, value: impl Into<Value>) -> Self {
+        self.members.push((member, value.into()));
         self
     }
 
@@ -144,7 +144,7 @@ impl Problem {
         });
         if let Value::Object(members) = &mut details {
             members.extend(self.field.iter().map(|field| ("field".to_owned(), field.clone().into())));
-            members.extend(self.members.clone());
+            members.extend(self.members.iter().map(|(member, value)| ((*member).to_owned(), value.clone())));
         }
         details
     }
