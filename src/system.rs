@@ -30,3 +30,11 @@ pub fn open_lmdb(
     // flag that weakens LMDB's locking or its copy-on-write pages is set.
     unsafe { options.open(folder) }
 }
+
+/// Makes a write past the file-size limit (`ulimit -f`) fail with an error instead of ending the process.
+pub fn ignore_file_size_signal() {
+    // SAFETY: SIG_IGN is a valid disposition for SIGXFSZ and no handler of ours is replaced.
+    unsafe {
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+    }
+}

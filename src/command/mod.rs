@@ -1,6 +1,112 @@
 //! The command line, one file a verb.
+//!
+//! Results go to standard output (`--json`: one JSON object), logs and progress to standard error. The exit code is 0
+//! done, 1 failed, 2 wrong usage.
 
-/// Runs the program; the exit code is 0 done, 1 failed, 2 wrong usage.
-pub fn run() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+mod evaluate;
+mod import;
+mod index;
+mod model;
+mod progress;
+mod search;
+mod serve;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::settings::{self, CommonArgs, FlagGroup, Settings};
+
+/// An online dense-retrieval search server that retrains itself.
+#[derive(Debug, Parser)]
+#[command(name = "anced", version, about, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Serve searches, writes and the web page over HTTP.
+    Serve(serve::Serve),
+    /// Import documents, queries and judgments from files.
+    Import(import::Import),
+    /// Build a generation from the store and make it live.
+    Index(index::IndexVerb),
+    /// Search from the command line.
+    Search(search::Search),
+    /// Measure a generation on the judgments of a split.
+    Evaluate(evaluate::Evaluate),
+    /// Look into checkpoints.
+    Model(model::Model),
+}
+
+/// What every verb takes.
+#[derive(Debug, Clone, Args)]
+struct General {
+    /// The settings file; `anced.toml` of the working folder by default.
+    #[arg(long, env = "ANCED_CONFIG")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    common: CommonArgs,
+}
+
+impl General {
+    /// Reads the settings with the flags of a verb over them, and starts the logs.
+    fn settings(&self, groups: &[&dyn FlagGroup]) -> anyhow::Result<Settings> {
+        let mut all: Vec<&dyn FlagGroup> = vec![&self.common];
+        all.extend(groups);
+        let settings = Settings::load(self.config.as_deref(), &all)?;
+        crate::telemetry::init_logs(settings.log_format, &settings.log_filter)
+            .map_err(|reason| anyhow::Error::new(Usage(reason)))?;
+        Ok(settings)
+    }
+}
+
+/// A mistake in how the program was called.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Usage(String);
+
+/// Runs the program with the process's arguments.
+pub fn run() -> ExitCode {
+    // A file-size limit or a full quota must be an error of a write, not the end of the process.
+    crate::system::ignore_file_size_signal();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Nothing is left to do where even this cannot be printed.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let result = match cli.verb {
+        Verb::Serve(verb) => verb.run(),
+        Verb::Import(verb) => verb.run(),
+        Verb::Index(verb) => verb.run(),
+        Verb::Search(verb) => verb.run(),
+        Verb::Evaluate(verb) => verb.run(),
+        Verb::Model(verb) => verb.run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever reads the output has had enough: `anced search … | head`.
+        Err(error) if broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("anced: {error:#}");
+            let usage = error.is::<settings::Error>() || error.is::<Usage>();
+            ExitCode::from(if usage { 2 } else { 1 })
+        }
+    }
+}
+
+fn broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+/// Prints a line to standard output.
+fn print(line: &str) -> anyhow::Result<()> {
+    use std::io::Write;
+    Ok(writeln!(std::io::stdout().lock(), "{line}")?)
 }

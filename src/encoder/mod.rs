@@ -1,14 +1,15 @@
 //! Text in, vectors out: checkpoint, tokenizer, pooling, batching of concurrent queries.
 
-/// Which side of the encoder a text is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Side {
-    /// What a user asks.
-    Query,
-    /// What is found.
-    Passage,
-}
-/// errors
-#[derive(Debug, thiserror::Error)]
-#[error("encoder")]
-pub struct Error;
+mod checkpoint;
+mod encoder;
+mod error;
+mod model;
+mod modules;
+mod queue;
+mod text;
+
+pub use checkpoint::{Checkpoint, Overrides};
+pub use encoder::{Encoder, EncoderOptions};
+pub use error::Error;
+pub use queue::{Encoded, EncodeTimes};
+pub use text::Side;

@@ -1,9 +1,21 @@
 //! Generations on disk, the live one behind `ArcSwap`, and the one path that answers a search.
+//!
+//! A generation is a checkpoint together with the vectors and the index that it made. A request takes the live one
+//! once, at its start, and uses it to its end: a query is never answered by one model against another model's index.
 
+mod build;
+mod catch_up;
 mod error;
+mod folder;
+mod generation;
+mod manifest;
 mod request;
 mod retriever;
 
+pub use build::{BuildProgress, build};
 pub use error::Error;
+pub use folder::{DataFolder, Lock};
+pub use generation::{Generation, Machine};
+pub use manifest::{FileRecord, Manifest};
 pub use request::{Deleted, Embedded, GenerationInfo, Hit, SearchRequest, SearchResponse, StageTimes, Status, Written};
 pub use retriever::Retriever;

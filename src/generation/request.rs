@@ -152,3 +152,21 @@ pub struct Status {
     /// Texts waiting for the encoder.
     pub queue_depth: usize,
 }
+
+impl GenerationInfo {
+    /// What a manifest says.
+    pub(super) fn from_manifest(manifest: &super::Manifest, live: bool) -> Self {
+        Self {
+            number: manifest.number,
+            created: manifest.created.clone(),
+            documents: manifest.documents,
+            dimension: manifest.dimension,
+            similarity: match manifest.similarity {
+                crate::settings::Similarity::Dot => "dot".into(),
+                crate::settings::Similarity::Cosine => "cosine".into(),
+            },
+            checkpoint: manifest.checkpoint_digest.clone(),
+            live,
+        }
+    }
+}

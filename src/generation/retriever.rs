@@ -1,45 +1,386 @@
-//! The one path that answers searches and takes writes (being written).
-#![allow(missing_docs, unused_variables, clippy::unimplemented)]
+//! The one path that answers searches and takes writes.
 
-use super::{Deleted, Embedded, Error, GenerationInfo, SearchRequest, SearchResponse, Status, Written};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwapOption;
+use rayon::prelude::*;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use tokio::sync::{Mutex, OwnedMutexGuard};
+
+use super::catch_up::catch_up;
+use super::{
+    BuildProgress, DataFolder, Deleted, Embedded, Error, Generation, GenerationInfo, Hit, Machine, SearchRequest,
+    SearchResponse, StageTimes, Status, Written,
+};
 use crate::corpus::{Document, Store};
-use crate::encoder::Side;
+use crate::encoder::{Encoded, Side};
+use crate::telemetry::Metrics;
+
+/// Changes after which the index is written to its files, so that a killed server has little to encode again.
+const SAVE_AFTER: u64 = 20_000;
+/// A full queue is worth another try after this.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Answers searches from the live generation and takes writes; shared by every handler.
 #[derive(Debug)]
-pub struct Retriever {}
+pub struct Retriever {
+    data: DataFolder,
+    live: ArcSwapOption<Generation>,
+    /// Held by the one write under way: the order of the log is the order of the index.
+    writer: Arc<Mutex<()>>,
+    stopping: AtomicBool,
+    expansion_search: usize,
+    metrics: Arc<Metrics>,
+}
 
 impl Retriever {
+    /// A retriever without a generation yet.
+    pub fn new(data: DataFolder, machine: &Machine) -> Self {
+        Self {
+            data,
+            live: ArcSwapOption::empty(),
+            writer: Arc::default(),
+            stopping: AtomicBool::new(false),
+            expansion_search: machine.expansion_search,
+            metrics: Arc::clone(&machine.metrics),
+        }
+    }
+
+    /// Loads the generation that `LIVE` names, brings its index up to the store and makes it answer. Nothing is written
+    /// to disk: enough for a process that only reads.
+    ///
+    /// # Errors
+    /// No generation, a damaged one, or an encoder that fails.
+    pub fn load(&self, machine: &Machine, progress: &mut dyn FnMut(BuildProgress)) -> Result<(), Error> {
+        let number = self.data.live()?.ok_or(Error::NotReady)?;
+        self.load_number(number, machine, progress)
+    }
+
+    /// As [`load`](Self::load), for a generation by number.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_number(
+        &self,
+        number: u64,
+        machine: &Machine,
+        progress: &mut dyn FnMut(BuildProgress),
+    ) -> Result<(), Error> {
+        let generation = Generation::open(&self.data, number, machine)?;
+        catch_up(&generation, self.data.store(), progress)?;
+        self.live.store(Some(Arc::new(generation)));
+        Ok(())
+    }
+
+    /// As [`load`](Self::load), and saves what had to be encoded, so that the next start need not. For the process that
+    /// holds the data folder's lock.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load), and index files that cannot be written.
+    pub fn start(&self, machine: &Machine, progress: &mut dyn FnMut(BuildProgress)) -> Result<(), Error> {
+        self.load(machine, progress)?;
+        self.live()?.save()
+    }
+
+    /// The generation that answers now; a request takes it once and keeps it.
+    ///
+    /// # Errors
+    /// None is live yet.
+    pub fn live(&self) -> Result<Arc<Generation>, Error> {
+        self.live.load_full().ok_or(Error::NotReady)
+    }
+
+    /// Refuses new work from now on; what is under way goes on.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+    }
+
+    /// Waits for the write under way and puts what the index holds into its files.
+    ///
+    /// # Errors
+    /// Files that cannot be written; the next start encodes again what is missing then.
+    pub async fn save(&self) -> Result<(), Error> {
+        let held = Arc::clone(&self.writer).lock_owned().await;
+        let Some(generation) = self.live.load_full() else { return Ok(()) };
+        blocking(move || {
+            let _held = held;
+            generation.save()
+        })
+        .await
+    }
+
     /// Answers a search from the live generation, taken once.
+    ///
+    /// # Errors
+    /// No generation, a full queue, a filter or store that fails.
     pub async fn search(&self, request: SearchRequest) -> Result<SearchResponse, Error> {
-        unimplemented!()
+        let started = Instant::now();
+        let generation = self.live()?;
+        if request.queries.is_empty() || request.k == 0 {
+            return Err(Error::InvalidRequest("a search needs at least one query and k of at least 1".into()));
+        }
+        let encoded = encode(&generation, request.queries.clone(), Side::Query).await?;
+        let store = Arc::clone(self.data.store());
+        let expansion = request.ef.unwrap_or(self.expansion_search);
+        let number = generation.number();
+        let mut times = StageTimes {
+            queue: encoded.times.queue,
+            tokenize: encoded.times.tokenize,
+            encode: encoded.times.encode,
+            ..StageTimes::default()
+        };
+        let (results, search, fetch) =
+            blocking(move || find(&generation, &store, &request, &encoded.vectors, expansion)).await?;
+        (times.search, times.fetch, times.total) = (search, fetch, started.elapsed());
+        let stages = [times.queue, times.tokenize, times.encode, times.search, times.fetch];
+        for (stage, time) in crate::telemetry::STAGES.iter().zip(stages) {
+            self.metrics.search_stage_duration.with_label_values(&[stage]).observe(time.as_secs_f64());
+        }
+        Ok(SearchResponse { generation: number, times, results })
     }
-    /// Encodes, commits and indexes documents; when it returns they are on disk and found by search.
+
+    /// Encodes, commits and indexes documents; when it returns they are on disk and found by search. Documents that
+    /// are there unchanged are not encoded again.
+    ///
+    /// # Errors
+    /// A document that is not taken, an encoder, store or index that fails; nothing of the call is kept where the
+    /// store did not take it.
     pub async fn write(&self, documents: Vec<Document>) -> Result<Written, Error> {
-        unimplemented!()
+        for document in &documents {
+            document.check().map_err(|error| Error::InvalidRequest(error.to_string()))?;
+        }
+        let store = Arc::clone(self.data.store());
+        let accepted = documents.len();
+        let changed = blocking(move || Ok(only_changed(&store, documents)?)).await?;
+        loop {
+            self.refuse_when_stopping()?;
+            let generation = self.live()?;
+            let checkpoint = generation.encoder().checkpoint();
+            let texts: Vec<String> =
+                changed.iter().map(|document| checkpoint.passage(&document.title, &document.text)).collect();
+            let encoded = encode(&generation, texts, Side::Passage).await?;
+            let held = Arc::clone(&self.writer).lock_owned().await;
+            if self.live()?.number() != generation.number() {
+                // Swapped meanwhile: these vectors are another model's.
+                continue;
+            }
+            let store = Arc::clone(self.data.store());
+            let count = changed.len();
+            let sequence = blocking(move || commit(held, &generation, &store, &changed, &encoded.vectors)).await?;
+            self.metrics.documents_written.inc_by(count as u64);
+            return Ok(Written { written: accepted, sequence });
+        }
     }
+
     /// Deletes documents by id; unknown ids are passed over.
+    ///
+    /// # Errors
+    /// A store or index that fails.
     pub async fn delete(&self, ids: Vec<String>) -> Result<Deleted, Error> {
-        unimplemented!()
+        self.refuse_when_stopping()?;
+        let held = Arc::clone(&self.writer).lock_owned().await;
+        let generation = self.live()?;
+        let store = Arc::clone(self.data.store());
+        let deleted = blocking(move || {
+            let _held = held;
+            let removals = store.delete(&ids)?;
+            let keys: Vec<u64> = removals.iter().map(|removal| removal.removed).collect();
+            generation.index().remove(&keys)?;
+            let sequence = store.last_sequence()?;
+            generation.set_applied(sequence);
+            keep_sound(&generation);
+            Ok(Deleted { deleted: removals.len(), sequence })
+        })
+        .await?;
+        self.metrics.documents_written.inc_by(deleted.deleted as u64);
+        Ok(deleted)
     }
+
     /// The vectors of some texts.
+    ///
+    /// # Errors
+    /// No generation, a full queue, an encoder that fails.
     pub async fn embed(&self, texts: Vec<String>, side: Side) -> Result<Embedded, Error> {
-        unimplemented!()
+        let generation = self.live()?;
+        let encoded = encode(&generation, texts, side).await?;
+        Ok(Embedded { generation: generation.number(), vectors: encoded.vectors, tokens: encoded.tokens })
     }
+
     /// The store, for reads by id and lists (blocking calls: use `spawn_blocking`).
-    pub fn store(&self) -> &std::sync::Arc<Store> {
-        unimplemented!()
+    pub fn store(&self) -> &Arc<Store> {
+        self.data.store()
     }
+
     /// Whether a generation is live and its encoder answered, and the server is not stopping.
     pub fn ready(&self) -> bool {
-        unimplemented!()
+        self.live.load().is_some() && !self.stopping.load(Ordering::Acquire)
     }
+
     /// The state for operators; blocking but fast.
+    ///
+    /// # Errors
+    /// A store that cannot be read.
     pub fn status(&self) -> Result<Status, Error> {
-        unimplemented!()
+        let live = self.live.load_full();
+        let live = live.as_deref();
+        let store = self.data.store();
+        let text = |value: Option<String>| value.unwrap_or_default();
+        Ok(Status {
+            generation: live.map(|generation| generation.info(true)),
+            documents: store.count()?,
+            indexed: live.map_or(0, |generation| generation.index().count() as u64),
+            sequence: store.last_sequence()?,
+            index_bytes: live.map_or(0, |generation| generation.index().bytes() as u64),
+            device: text(live.map(|generation| generation.encoder().placement().to_string())),
+            precision: text(live.map(|generation| generation.encoder().precision().to_owned())),
+            model: text(live.map(|generation| generation.manifest().model)),
+            queue_depth: live.map_or(0, |generation| generation.encoder().queue_depth()),
+        })
     }
+
     /// Every sound generation on disk, oldest first; blocking.
+    ///
+    /// # Errors
+    /// A folder that cannot be listed.
     pub fn generations(&self) -> Result<Vec<GenerationInfo>, Error> {
-        unimplemented!()
+        let live = self.live.load().as_ref().map(|generation| generation.number());
+        let manifests = self.data.manifests()?;
+        Ok(manifests
+            .iter()
+            .map(|manifest| GenerationInfo::from_manifest(manifest, Some(manifest.number) == live))
+            .collect())
     }
+
+    /// Brings the gauges of generation and index up to date; called before they are read.
+    pub fn observe(&self) {
+        let live = self.live.load_full();
+        let Some(generation) = live.as_deref() else { return };
+        let metrics = &self.metrics;
+        metrics.live_generation.set(i64::try_from(generation.number()).unwrap_or(i64::MAX));
+        metrics.index_documents.set(i64::try_from(generation.index().count()).unwrap_or(i64::MAX));
+        metrics.index_bytes.set(i64::try_from(generation.index().bytes()).unwrap_or(i64::MAX));
+        if let Ok(created) = OffsetDateTime::parse(&generation.manifest().created, &Rfc3339) {
+            metrics.live_generation_age.set((OffsetDateTime::now_utc() - created).whole_seconds().max(0));
+        }
+    }
+
+    fn refuse_when_stopping(&self) -> Result<(), Error> {
+        if self.stopping.load(Ordering::Acquire) { Err(Error::Stopping) } else { Ok(()) }
+    }
+}
+
+/// Runs work that blocks on a thread for it. The work goes on to its end also when the caller leaves.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+    let span = tracing::Span::current();
+    match tokio::task::spawn_blocking(move || span.in_scope(work)).await {
+        Ok(result) => result,
+        // The runtime is going down, or the work panicked and was logged.
+        Err(_) => Err(Error::Stopping),
+    }
+}
+
+async fn encode(generation: &Generation, texts: Vec<String>, side: Side) -> Result<Encoded, Error> {
+    generation.encoder().encode(texts, side).await.map_err(|error| match error {
+        crate::encoder::Error::QueueFull { .. } => Error::Overloaded { retry_after: RETRY_AFTER },
+        other => Error::Encoder(other),
+    })
+}
+
+/// The documents that are not in the store as they are.
+fn only_changed(store: &Store, documents: Vec<Document>) -> Result<Vec<Document>, crate::corpus::Error> {
+    let mut changed = Vec::with_capacity(documents.len());
+    let mut seen = std::collections::HashSet::new();
+    for document in documents {
+        // A second version of the same id in one call counts whatever is stored now: the last one wins.
+        let again = !seen.insert(document.id.clone());
+        if again || store.document(&document.id)?.is_none_or(|stored| stored.document != document) {
+            changed.push(document);
+        }
+    }
+    Ok(changed)
+}
+
+/// Commits documents to the store and puts their vectors into the index; returns the newest sequence.
+fn commit(
+    held: OwnedMutexGuard<()>,
+    generation: &Generation,
+    store: &Store,
+    documents: &[Document],
+    vectors: &[Vec<f32>],
+) -> Result<u64, Error> {
+    let _held = held;
+    let outcomes = store.write(documents)?;
+    let (mut keys, mut added, mut gone) = (Vec::new(), Vec::new(), Vec::new());
+    for (outcome, vector) in outcomes.iter().zip(vectors).filter(|(outcome, _)| outcome.changed) {
+        keys.push(outcome.sequence);
+        added.push(vector.clone());
+        gone.extend(outcome.replaced);
+    }
+    generation.index().add(&keys, &added)?;
+    generation.index().remove(&gone)?;
+    let sequence = store.last_sequence()?;
+    generation.set_applied(sequence);
+    keep_sound(generation);
+    Ok(sequence)
+}
+
+/// Rebuilds a graph that removals have worn, and saves an index that is far ahead of its files. The write that this
+/// follows is done, so a failure is told to the log and not to its caller.
+fn keep_sound(generation: &Generation) {
+    if generation.index().wants_rebuild() {
+        let started = Instant::now();
+        match generation.index().rebuild() {
+            Ok(()) => tracing::info!(seconds = started.elapsed().as_secs_f64(), "graph rebuilt without removed documents"),
+            Err(error) => tracing::error!(%error, "the graph could not be rebuilt"),
+        }
+    }
+    if generation.unsaved() >= SAVE_AFTER
+        && let Err(error) = generation.save()
+    {
+        tracing::error!(%error, "the index could not be saved; a restart encodes again what its files lack");
+    }
+}
+
+/// The hits of each query, and how long searching and fetching took.
+fn find(
+    generation: &Generation,
+    store: &Store,
+    request: &SearchRequest,
+    vectors: &[Vec<f32>],
+    expansion: usize,
+) -> Result<(Vec<Vec<Hit>>, Duration, Duration), Error> {
+    let started = Instant::now();
+    let filter = request.filter.as_ref().map(|filter| store.matching(filter)).transpose()?;
+    let index = generation.index();
+    let wanted = request.k.saturating_add(request.offset).min(index.count().max(1));
+    let neighbours = |wanted: usize, vectors: &[Vec<f32>]| {
+        if request.exact {
+            return index.exact(vectors, wanted, filter.as_ref());
+        }
+        let one = |vector: &Vec<f32>| index.search(vector, wanted, expansion, filter.as_ref());
+        if vectors.len() == 1 { vectors.iter().map(one).collect() } else { vectors.par_iter().map(one).collect() }
+    };
+    let found = neighbours(wanted, vectors)?;
+    let search = started.elapsed();
+    let mut results = Vec::with_capacity(found.len());
+    for (query, mut found) in vectors.iter().zip(found) {
+        let mut documents = store.by_sequence(&found.iter().map(|neighbour| neighbour.key).collect::<Vec<_>>())?;
+        let stale = documents.iter().filter(|document| document.is_none()).count();
+        if stale > 0 {
+            // Documents that were replaced or deleted a moment ago: look a little further to fill their places.
+            found = neighbours(wanted + stale, std::slice::from_ref(query))?.pop().unwrap_or_default();
+            documents = store.by_sequence(&found.iter().map(|neighbour| neighbour.key).collect::<Vec<_>>())?;
+        }
+        let hits = found.into_iter().zip(documents).filter_map(|(neighbour, stored)| {
+            let stored = stored?;
+            let vector = if request.with_vectors { index.vector(neighbour.key) } else { None };
+            Some(Hit { score: neighbour.score, sequence: stored.sequence, document: stored.document, vector })
+        });
+        let above = |hit: &Hit| request.min_score.is_none_or(|least| hit.score >= least);
+        results.push(hits.filter(above).skip(request.offset).take(request.k).collect());
+    }
+    Ok((results, search, started.elapsed() - search))
 }

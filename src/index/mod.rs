@@ -1,5 +1,16 @@
 //! Vectors in, neighbours out: HNSW (usearch) and exact.
-/// errors
-#[derive(Debug, thiserror::Error)]
-#[error("index")]
-pub struct Error;
+//!
+//! The graph proposes, the vectors decide: whatever the graph's quantisation, every score that leaves the room is the
+//! inner product of the full vectors, so that both ways of searching give a document the same score.
+
+mod error;
+mod exact;
+mod files;
+mod graph;
+mod index;
+mod slots;
+mod vectors;
+
+pub use error::Error;
+pub use files::{GRAPH_FILE, VECTORS_FILE};
+pub use index::{Index, IndexOptions, Neighbour};

@@ -1,1 +1,24 @@
 //! ONNX graphs as values: builder, BERT-family graphs, sessions.
+//!
+//! A graph is written with [`GraphBuilder`], serialised as the protobuf of onnx.proto, and run by ONNX Runtime, which
+//! is loaded when the program runs. Weights are no part of a graph: they are handed to the session as initializers, so
+//! that one graph serves every checkpoint of a shape.
+
+pub mod bert;
+mod error;
+mod graph;
+mod head;
+mod proto;
+mod runtime;
+mod session;
+mod topk;
+mod weights;
+
+pub use error::Error;
+pub(crate) use graph::is_our_file;
+pub use graph::{ElementType, Graph, GraphBuilder, Value};
+pub use head::{Activation, Head, PoolingMode, head_graph};
+pub use runtime::{Placement, Runtime};
+pub use session::{HeadSession, Output, TextSession};
+pub use topk::{BLOCK_ROWS, TopK};
+pub use weights::{Tensor, Weights};

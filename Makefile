@@ -1,0 +1,47 @@
+# Everything a newcomer runs. `make serve` goes from a fresh clone to a server that answers over the sample corpus;
+# `make test` is what CI runs. Both need Rust, a C++ compiler, Python 3 with pip, and nothing else.
+
+DATA ?= data
+LISTEN ?= 127.0.0.1:8080
+SAMPLE ?= tests/data/nl2bash
+PYTHON ?= python3
+CARGO ?= cargo
+# GPU=1 takes the CUDA 13 build of ONNX Runtime (256 MB more to fetch).
+SETUP_FLAGS = $(if $(GPU),--gpu)
+BINARY = $(or $(CARGO_TARGET_DIR),target)/release/anced
+
+.DEFAULT_GOAL := help
+.PHONY: help tools setup build serve test bench bench-search clean
+
+help: ## show these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+tools:
+	@command -v $(CARGO) >/dev/null || { echo "make: cargo is missing; install Rust from https://rustup.rs" >&2; exit 1; }
+	@command -v c++ >/dev/null || { echo "make: a C++ compiler is missing; install g++ or clang" >&2; exit 1; }
+	@$(PYTHON) -m pip --version >/dev/null || { echo "make: Python 3 with pip is missing; install python3-pip" >&2; exit 1; }
+
+setup: tools ## fetch ONNX Runtime and the checkpoint all-MiniLM-L6-v2 (GPU=1: the CUDA build)
+	$(PYTHON) scripts/setup.py $(SETUP_FLAGS)
+
+build: tools ## compile the release binary
+	$(CARGO) build --release --locked
+
+serve: setup build ## serve the sample corpus on LISTEN (127.0.0.1:8080), from the data folder DATA (data)
+	$(BINARY) serve --data "$(DATA)" --listen "$(LISTEN)" --sample "$(SAMPLE)"
+
+test: setup ## format, lints, tests and documentation, as CI runs them
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) test --locked
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
+
+bench: setup ## micro-benchmarks
+	$(CARGO) bench --locked --benches
+
+bench-search: setup build ## the server under 1, 8 and 64 clients, beside FastAPI + sentence-transformers + faiss
+	benches/search/run
+
+clean: ## remove what was built and fetched; data and models stay
+	$(CARGO) clean
+	rm -rf .cache .onnxruntime

@@ -1,0 +1,145 @@
+//! `anced serve`: the server.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context;
+use clap::Args;
+use tokio::net::TcpListener;
+
+use super::General;
+use super::import::import;
+use super::index::build_and_publish;
+use super::progress::{Progress, Unit};
+use crate::corpus::ImportOptions;
+use crate::generation::{DataFolder, Machine, Retriever};
+use crate::http::{self, App};
+use crate::settings::{EncoderArgs, IndexArgs, ServerArgs, Settings};
+use crate::telemetry::Metrics;
+
+/// Serve searches, writes and the web page over HTTP.
+#[derive(Debug, Args)]
+pub(super) struct Serve {
+    #[command(flatten)]
+    general: General,
+    #[command(flatten)]
+    encoder: EncoderArgs,
+    #[command(flatten)]
+    index: IndexArgs,
+    #[command(flatten)]
+    server: ServerArgs,
+    /// A folder or file that is imported where the data folder is empty.
+    #[arg(long, value_name = "PATH")]
+    sample: Option<PathBuf>,
+}
+
+impl Serve {
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        let settings = Arc::new(self.general.settings(&[&self.encoder, &self.index, &self.server])?);
+        http::check_listen(&settings)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no asynchronous runtime")?;
+        let result = runtime.block_on(serve(&settings, self.sample));
+        // Threads that still block were given their time while the server drained.
+        runtime.shutdown_background();
+        result
+    }
+}
+
+async fn serve(settings: &Arc<Settings>, sample: Option<PathBuf>) -> anyhow::Result<()> {
+    let stop = stop_signal()?;
+    let listener = TcpListener::bind(settings.listen).await.with_context(|| {
+        format!("cannot listen on {}: is another server running there? choose another address with --listen", settings.listen)
+    })?;
+    let address = listener.local_addr()?;
+    let metrics = Arc::new(Metrics::new()?);
+    let (data, _lock) = DataFolder::open_locked(&settings.data)?;
+    let app = App::new(Arc::clone(settings), Arc::clone(&metrics));
+    tracing::info!(%address, data = %settings.data.display(), "listening, getting ready");
+
+    let (give_up, given_up) = tokio::sync::oneshot::channel();
+    let preparing = {
+        let (app, settings) = (app.clone(), Arc::clone(settings));
+        tokio::task::spawn_blocking(move || {
+            let prepared = prepare(data, &settings, metrics, sample.as_deref());
+            match prepared {
+                Ok(retriever) => {
+                    describe(&retriever, &address.to_string());
+                    app.attach(Arc::clone(&retriever));
+                    Ok(retriever)
+                }
+                Err(error) => {
+                    // The server may have been told to stop meanwhile.
+                    let _ = give_up.send(());
+                    Err(error)
+                }
+            }
+        })
+    };
+    let shutdown = async {
+        tokio::select! {
+            () = stop => tracing::info!("stopping: requests under way are answered, new ones refused"),
+            Ok(()) = given_up => {}
+        }
+    };
+    http::serve(listener, app, shutdown).await?;
+    if !preparing.is_finished() {
+        // Stopped while it was getting ready: what is half-built is removed at the next start.
+        return Ok(());
+    }
+    let retriever = preparing.await.context("getting ready failed")??;
+    retriever.stop();
+    retriever.save().await?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Everything between an open data folder and a retriever that answers.
+fn prepare(
+    data: DataFolder,
+    settings: &Settings,
+    metrics: Arc<Metrics>,
+    sample: Option<&std::path::Path>,
+) -> anyhow::Result<Arc<Retriever>> {
+    let machine = Machine::new(settings, metrics)?;
+    if data.live()?.is_none() {
+        if let Some(sample) = sample.filter(|_| data.store().last_sequence().is_ok_and(|sequence| sequence == 0)) {
+            tracing::info!(sample = %sample.display(), "the data folder is empty, importing the sample");
+            import(data.store(), &[sample], &ImportOptions::default())?;
+        }
+        build_and_publish(&data, &settings.model, &machine)?;
+    }
+    let retriever = Retriever::new(data, &machine);
+    let mut bar = Progress::new("catching up", Unit::Documents);
+    let started = retriever.start(&machine, &mut |progress| bar.set(progress.done, Some(progress.total), ""));
+    bar.finish();
+    started?;
+    Ok(Arc::new(retriever))
+}
+
+fn describe(retriever: &Retriever, address: &str) {
+    match retriever.status() {
+        Ok(status) => tracing::info!(
+            url = format!("http://{address}/"),
+            generation = status.generation.as_ref().map_or(0, |generation| generation.number),
+            documents = status.indexed,
+            model = status.model,
+            device = status.device,
+            precision = status.precision,
+            "ready"
+        ),
+        Err(error) => tracing::error!(%error, "ready, but the store cannot be read"),
+    }
+}
+
+/// Ends when the process is asked to stop: SIGINT or SIGTERM.
+fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}

@@ -1,0 +1,183 @@
+//! A new generation from a checkpoint and the store.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::folder::io_error;
+use super::manifest::{EncoderRecord, FileRecord, checkpoint_digest, file_record, sync_folder};
+use super::{DataFolder, Error, Machine, Manifest};
+use crate::corpus::StoredDocument;
+use crate::encoder::{Encoder, Overrides, Side};
+use crate::index::{GRAPH_FILE, Index, VECTORS_FILE};
+
+/// Documents that are read, encoded and added at once.
+pub(super) const PAGE: usize = 2048;
+
+/// How far a build is.
+#[derive(Debug, Clone, Copy)]
+pub struct BuildProgress {
+    /// Documents encoded and indexed.
+    pub done: u64,
+    /// Documents in the store.
+    pub total: u64,
+}
+
+/// Builds the next generation from a checkpoint folder and every document of the store, and returns its number. It is
+/// not made live here. The caller holds the data folder's lock.
+///
+/// # Errors
+/// A checkpoint that does not run, a disk that is full: what was written is removed then.
+pub fn build(
+    data: &DataFolder,
+    checkpoint: &Path,
+    parent: Option<u64>,
+    machine: &Machine,
+    progress: &mut dyn FnMut(BuildProgress),
+) -> Result<u64, Error> {
+    let number = data.next_number()?;
+    let folder = data.unfinished(number);
+    std::fs::create_dir_all(&folder).map_err(io_error(&folder))?;
+    let built = write(data, checkpoint, parent, number, &folder, machine, progress).and_then(|()| {
+        let place = data.generation(number);
+        std::fs::rename(&folder, &place).map_err(io_error(&place))?;
+        place.parent().map_or(Ok(()), sync_folder)
+    });
+    match built {
+        Ok(()) => Ok(number),
+        Err(error) => {
+            // The reason counts, not whether its remains could be removed: the next start does that too.
+            let _ = std::fs::remove_dir_all(&folder);
+            Err(error)
+        }
+    }
+}
+
+fn write(
+    data: &DataFolder,
+    checkpoint: &Path,
+    parent: Option<u64>,
+    number: u64,
+    folder: &Path,
+    machine: &Machine,
+    progress: &mut dyn FnMut(BuildProgress),
+) -> Result<(), Error> {
+    let overrides: Overrides = machine.encoder.overrides.clone();
+    let encoder = machine.encoder(checkpoint, overrides.clone())?;
+    copy_checkpoint(&encoder, &folder.join("checkpoint"))?;
+
+    let store = data.store();
+    let applied = store.last_sequence()?;
+    let total = store.count()?;
+    let capacity = usize::try_from(total).unwrap_or(0);
+    let similarity = encoder.checkpoint().similarity;
+    let index = Index::new(encoder.dimension(), similarity, machine.index, capacity, &machine.runtime)?;
+    let (mut after, mut done) = (0, 0);
+    progress(BuildProgress { done, total });
+    loop {
+        let page = store.current(after, PAGE)?;
+        let Some(last) = page.last() else { break };
+        after = last.sequence;
+        add(&encoder, &index, &page)?;
+        done += page.len() as u64;
+        progress(BuildProgress { done, total });
+    }
+    index.save(&folder.join(VECTORS_FILE), &folder.join(GRAPH_FILE))?;
+
+    let mut files = BTreeMap::new();
+    record_files(folder, Path::new(""), &mut files)?;
+    let manifest = Manifest {
+        number,
+        parent,
+        created: OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default(),
+        model: encoder.checkpoint().name.clone(),
+        checkpoint_digest: checkpoint_digest(&files),
+        encoder: EncoderRecord {
+            pooling: overrides.pooling,
+            similarity: overrides.similarity,
+            max_seq_length: overrides.max_seq_length,
+            separator: overrides.separator,
+        },
+        dimension: encoder.dimension(),
+        similarity,
+        documents: index.count() as u64,
+        applied_sequence: applied,
+        measures: BTreeMap::new(),
+        vectors_file: VECTORS_FILE.into(),
+        graph_file: GRAPH_FILE.into(),
+        files,
+    };
+    manifest.write(folder)
+}
+
+/// Encodes documents and adds them to an index under their sequences.
+pub(super) fn add(encoder: &Encoder, index: &Index, documents: &[StoredDocument]) -> Result<(), Error> {
+    let checkpoint = encoder.checkpoint();
+    let texts = documents.iter().map(|stored| checkpoint.passage(&stored.document.title, &stored.document.text)).collect();
+    let encoded = encoder.encode_blocking(texts, Side::Passage)?;
+    let keys: Vec<u64> = documents.iter().map(|stored| stored.sequence).collect();
+    Ok(index.add(&keys, &encoded.vectors)?)
+}
+
+/// Endings of weights in formats that are not read here.
+const OTHER_FORMATS: [&str; 6] = ["bin", "h5", "msgpack", "ot", "pt", "ckpt"];
+/// Sub-folders that a checkpoint needs not.
+const OTHER_FOLDERS: [&str; 5] = [".git", ".cache", "openvino", "onnx", "coreml"];
+
+/// Copies a checkpoint and writes it as ONNX too, for other servers.
+fn copy_checkpoint(encoder: &Encoder, target: &Path) -> Result<(), Error> {
+    let checkpoint = encoder.checkpoint();
+    copy_folder(&checkpoint.folder, target)?;
+    let onnx = target.join("onnx");
+    std::fs::create_dir_all(&onnx).map_err(io_error(&onnx))?;
+    let file = onnx.join("model.onnx");
+    match (checkpoint.own_onnx(), checkpoint.to_onnx()?) {
+        (Some(own), _) => copy_folder(own.parent().unwrap_or(Path::new(".")), &onnx)?,
+        (None, Some(bytes)) => std::fs::write(&file, bytes).and_then(|()| sync(&file)).map_err(io_error(&file))?,
+        (None, None) => {}
+    }
+    sync_folder(target)
+}
+
+fn sync(file: &Path) -> std::io::Result<()> {
+    std::fs::File::open(file)?.sync_all()
+}
+
+fn copy_folder(source: &Path, target: &Path) -> Result<(), Error> {
+    std::fs::create_dir_all(target).map_err(io_error(target))?;
+    for entry in std::fs::read_dir(source).map_err(io_error(source))? {
+        let path = entry.map_err(io_error(source))?.path();
+        let Some(name) = path.file_name() else { continue };
+        let place = target.join(name);
+        if path.is_dir() {
+            if !OTHER_FOLDERS.iter().any(|other| name == *other) {
+                copy_folder(&path, &place)?;
+            }
+            continue;
+        }
+        let hidden = name.to_string_lossy().starts_with('.');
+        let other_format = path.extension().is_some_and(|ending| OTHER_FORMATS.iter().any(|other| ending == *other));
+        if !other_format && !hidden {
+            std::fs::copy(&path, &place).and_then(|_| sync(&place)).map_err(io_error(&place))?;
+        }
+    }
+    sync_folder(target)
+}
+
+fn record_files(root: &Path, below: &Path, files: &mut BTreeMap<String, FileRecord>) -> Result<(), Error> {
+    let folder = root.join(below);
+    for entry in std::fs::read_dir(&folder).map_err(io_error(&folder))? {
+        let entry = entry.map_err(io_error(&folder))?;
+        let name: PathBuf = below.join(entry.file_name());
+        let path = root.join(&name);
+        if path.is_dir() {
+            record_files(root, &name, files)?;
+        } else {
+            let record = file_record(&path).map_err(io_error(&path))?;
+            files.insert(name.to_string_lossy().into_owned(), record);
+        }
+    }
+    Ok(())
+}

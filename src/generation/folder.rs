@@ -1,0 +1,170 @@
+//! The data folder: the store, the generations, and which of them is live.
+
+use std::fs::{File, TryLockError};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::manifest::{MANIFEST, replace_file};
+use super::{Error, Manifest};
+use crate::corpus::Store;
+
+const LIVE: &str = "LIVE";
+const LOCK: &str = "lock";
+/// The ending of a generation's folder while it is being written.
+const UNFINISHED: &str = ".new";
+
+pub(super) fn io_error(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
+    let path = path.to_path_buf();
+    move |source| Error::Io { path, source }
+}
+
+/// A data folder.
+#[derive(Debug, Clone)]
+pub struct DataFolder {
+    path: PathBuf,
+    store: Arc<Store>,
+}
+
+/// The right to write to a data folder; given back when dropped or when the process ends.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+impl DataFolder {
+    /// Opens a data folder for reading beside whoever writes to it, made where it is not there.
+    ///
+    /// # Errors
+    /// A folder or a store that cannot be opened.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        std::fs::create_dir_all(path.join("generations")).map_err(io_error(path))?;
+        let store = Arc::new(Store::open(&path.join("store"))?);
+        Ok(Self { path: path.to_path_buf(), store })
+    }
+
+    /// Opens a data folder as the one process that writes to it, and removes what a killed one left half-written.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and a folder that another process writes to.
+    pub fn open_locked(path: &Path) -> Result<(Self, Lock), Error> {
+        std::fs::create_dir_all(path).map_err(io_error(path))?;
+        let file = path.join(LOCK);
+        let mut opened =
+            File::options().create(true).truncate(false).read(true).write(true).open(&file).map_err(io_error(&file))?;
+        match opened.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let holder = std::fs::read_to_string(&file).unwrap_or_default();
+                return Err(Error::Damaged(format!(
+                    "{}: the data folder is in use by another anced (process {}); stop it, write through its REST API, or name \
+                     another folder with --data",
+                    path.display(),
+                    holder.trim()
+                )));
+            }
+            Err(TryLockError::Error(source)) => return Err(Error::Io { path: file, source }),
+        }
+        opened.set_len(0).map_err(io_error(&file))?;
+        writeln!(opened, "{}", std::process::id()).map_err(io_error(&file))?;
+        let folder = Self::open(path)?;
+        folder.clean_up()?;
+        Ok((folder, Lock { _file: opened }))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The documents, queries and judgments.
+    pub fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
+    /// The folder of a generation.
+    pub fn generation(&self, number: u64) -> PathBuf {
+        self.path.join("generations").join(format!("{number:06}"))
+    }
+
+    /// The folder that a generation is written in before it takes its name.
+    pub(super) fn unfinished(&self, number: u64) -> PathBuf {
+        self.path.join("generations").join(format!("{number:06}{UNFINISHED}"))
+    }
+
+    /// The manifests of every finished generation, oldest first; one that cannot be read is warned of and passed over.
+    ///
+    /// # Errors
+    /// A folder that cannot be listed.
+    pub fn manifests(&self) -> Result<Vec<Manifest>, Error> {
+        let mut manifests: Vec<Manifest> = self
+            .numbers()?
+            .into_iter()
+            .filter_map(|number| {
+                let manifest = Manifest::read(&self.generation(number));
+                manifest.inspect_err(|error| tracing::warn!(generation = number, %error, "generation passed over")).ok()
+            })
+            .collect();
+        manifests.sort_by_key(|manifest| manifest.number);
+        Ok(manifests)
+    }
+
+    fn numbers(&self) -> Result<Vec<u64>, Error> {
+        let folder = self.path.join("generations");
+        let mut numbers = Vec::new();
+        for entry in std::fs::read_dir(&folder).map_err(io_error(&folder))? {
+            let entry = entry.map_err(io_error(&folder))?;
+            if let Some(number) = entry.file_name().to_str().and_then(|name| name.parse().ok()) {
+                numbers.push(number);
+            }
+        }
+        Ok(numbers)
+    }
+
+    /// The number that the next generation takes.
+    ///
+    /// # Errors
+    /// A folder that cannot be listed.
+    pub fn next_number(&self) -> Result<u64, Error> {
+        Ok(self.numbers()?.into_iter().max().unwrap_or(0) + 1)
+    }
+
+    /// The number in `LIVE`, none where no generation was ever made live.
+    ///
+    /// # Errors
+    /// A file that cannot be read or holds no number.
+    pub fn live(&self) -> Result<Option<u64>, Error> {
+        let file = self.path.join(LIVE);
+        match std::fs::read_to_string(&file) {
+            Ok(text) => text.trim().parse().map(Some).map_err(|_| {
+                let file = file.display();
+                Error::Damaged(format!("{file}: `{}` is no generation's number; write the number of a folder in generations/ there", text.trim()))
+            }),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(Error::Io { path: file, source }),
+        }
+    }
+
+    /// Makes a generation the one that the next start loads.
+    ///
+    /// # Errors
+    /// A file that cannot be written; the old number stays then.
+    pub fn set_live(&self, number: u64) -> Result<(), Error> {
+        replace_file(&self.path.join(LIVE), format!("{number}\n").as_bytes())
+    }
+
+    /// Removes folders that were being written when their process ended: those without a manifest.
+    fn clean_up(&self) -> Result<(), Error> {
+        let folder = self.path.join("generations");
+        for entry in std::fs::read_dir(&folder).map_err(io_error(&folder))? {
+            let path = entry.map_err(io_error(&folder))?.path();
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let unfinished = name.ends_with(UNFINISHED) || (name.parse::<u64>().is_ok() && !path.join(MANIFEST).exists());
+            if unfinished && path.is_dir() {
+                tracing::warn!(folder = %path.display(), "half-written generation removed");
+                std::fs::remove_dir_all(&path).map_err(io_error(&path))?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,124 @@
+//! An index on disk: the vectors as safetensors, the graph as usearch writes it.
+
+use std::borrow::Cow;
+use std::fs::File;
+use std::path::Path;
+
+use half::f16;
+use safetensors::tensor::View;
+use safetensors::{Dtype, SafeTensors};
+
+use super::graph::Graph;
+use super::vectors::Vectors;
+use super::{Error, Index, IndexOptions};
+use crate::onnx::Runtime;
+use crate::settings::{Similarity, VectorType};
+
+/// The file of the vectors: `vectors` F32 or F16 [n, dimension] and `sequences` U64 [n].
+pub const VECTORS_FILE: &str = "vectors.safetensors";
+/// The file of the graph.
+pub const GRAPH_FILE: &str = "index.usearch";
+
+struct Column {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    bytes: Vec<u8>,
+}
+
+impl View for Column {
+    fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(&self.bytes)
+    }
+
+    fn data_len(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+impl Index {
+    /// Writes both files and flushes them to the disk. Additions and removals must not run meanwhile.
+    ///
+    /// # Errors
+    /// A file that cannot be written: a full disk, a folder that is gone.
+    pub fn save(&self, vectors_file: &Path, graph_file: &Path) -> Result<(), Error> {
+        let blocks = self.read_vectors().blocks.clone();
+        let count: usize = blocks.iter().map(|block| block.keys.len()).sum();
+        let values = blocks.iter().flat_map(|block| block.data.iter());
+        let (dtype, bytes) = match self.options.vectors {
+            VectorType::F32 => (Dtype::F32, values.flat_map(|value| value.to_le_bytes()).collect()),
+            VectorType::F16 => (Dtype::F16, values.flat_map(|value| f16::from_f32(*value).to_le_bytes()).collect()),
+        };
+        let sequences: Vec<u8> = blocks.iter().flat_map(|block| block.keys.iter()).flat_map(|key| key.to_le_bytes()).collect();
+        let columns = [
+            ("vectors", Column { dtype, shape: vec![count, self.dimension], bytes }),
+            ("sequences", Column { dtype: Dtype::U64, shape: vec![count], bytes: sequences }),
+        ];
+        let failed = |file: &Path, reason: String| Error::File { file: file.to_path_buf(), reason };
+        safetensors::serialize_to_file(columns, None, vectors_file)
+            .map_err(|error| failed(vectors_file, error.to_string()))?;
+        self.read_graph().save(graph_file)?;
+        for file in [vectors_file, graph_file] {
+            File::open(file).and_then(|opened| opened.sync_all()).map_err(|error| failed(file, error.to_string()))?;
+        }
+        Ok(())
+    }
+
+    /// Reads both files; their contents must have been verified beforehand.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or files that do not belong together.
+    pub fn open(
+        vectors_file: &Path,
+        graph_file: &Path,
+        dimension: usize,
+        similarity: Similarity,
+        options: IndexOptions,
+        runtime: &Runtime,
+    ) -> Result<Self, Error> {
+        let vectors = read_vectors(vectors_file, dimension)?;
+        let graph = Graph::load(graph_file, dimension, &options)?;
+        if graph.len() != vectors.len() {
+            let reason = format!("holds {} vectors, {} has {}", graph.len(), vectors_file.display(), vectors.len());
+            return Err(Error::File { file: graph_file.to_path_buf(), reason });
+        }
+        Self::from_parts(dimension, similarity, options, graph, vectors, runtime)
+    }
+}
+
+fn read_vectors(file: &Path, dimension: usize) -> Result<Vectors, Error> {
+    let refuse = |reason: String| Error::File { file: file.to_path_buf(), reason };
+    let map = crate::system::map_file(file).map_err(|error| refuse(error.to_string()))?;
+    let tensors = SafeTensors::deserialize(&map).map_err(|error| refuse(error.to_string()))?;
+    let values = tensors.tensor("vectors").map_err(|error| refuse(error.to_string()))?;
+    let sequences = tensors.tensor("sequences").map_err(|error| refuse(error.to_string()))?;
+    let count = sequences.shape().first().copied().unwrap_or(0);
+    if sequences.dtype() != Dtype::U64 || values.shape() != [count, dimension] {
+        return Err(refuse(format!("`vectors` {:?} and `sequences` {:?} do not fit {dimension} components", values.shape(), sequences.shape())));
+    }
+    let decode: fn(&[u8]) -> f32 = match values.dtype() {
+        Dtype::F32 => |bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]),
+        Dtype::F16 => |bytes| f16::from_le_bytes([bytes[0], bytes[1]]).to_f32(),
+        other => return Err(refuse(format!("`vectors` is {other:?}, not F32 or F16"))),
+    };
+    let width = if values.dtype() == Dtype::F32 { 4 } else { 2 };
+    let mut vectors = Vectors::new(dimension);
+    let mut row = Vec::with_capacity(dimension);
+    for (key, bytes) in sequences.data().chunks_exact(8).zip(values.data().chunks_exact(width * dimension)) {
+        row.clear();
+        row.extend(bytes.chunks_exact(width).map(decode));
+        let mut number = [0; 8];
+        number.copy_from_slice(key);
+        if !vectors.push(u64::from_le_bytes(number), &row) {
+            return Err(refuse(format!("sequence {} stands twice", u64::from_le_bytes(number))));
+        }
+    }
+    Ok(vectors)
+}

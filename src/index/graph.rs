@@ -1,0 +1,147 @@
+//! The HNSW graph (Malkov and Yashunin 2016) of usearch.
+
+use std::path::Path;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use roaring::RoaringTreemap;
+use usearch::ffi::{IndexOptions as Options, Matches, MetricKind, ScalarKind};
+
+use super::slots::Slots;
+use super::{Error, IndexOptions};
+use crate::settings::Quantization;
+
+/// Threads that may work on a graph at once.
+const THREADS: usize = 64;
+/// Room that a new graph has.
+const FIRST_CAPACITY: usize = 1024;
+
+/// A graph that many threads search and change. Growing it needs it alone: usearch may not reserve while it serves.
+pub(super) struct Graph {
+    inner: RwLock<usearch::Index>,
+    slots: Slots,
+}
+
+impl std::fmt::Debug for Graph {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Graph").finish_non_exhaustive()
+    }
+}
+
+fn failed(action: &'static str) -> impl FnOnce(cxx::Exception) -> Error {
+    move |error| Error::Graph { action, reason: error.to_string() }
+}
+
+impl Graph {
+    pub(super) fn new(dimension: usize, options: &IndexOptions, capacity: usize) -> Result<Self, Error> {
+        let inner = usearch::Index::new(&Options {
+            dimensions: dimension,
+            // Vectors are normalised beforehand where the similarity is the cosine.
+            metric: MetricKind::IP,
+            quantization: match options.quantization {
+                Quantization::F32 => ScalarKind::F32,
+                Quantization::F16 => ScalarKind::F16,
+                Quantization::Bf16 => ScalarKind::BF16,
+                Quantization::I8 => ScalarKind::I8,
+            },
+            connectivity: options.connectivity,
+            expansion_add: options.expansion_add,
+            // How wide a search looks is told by the number of matches it asks for, request by request: usearch takes
+            // the larger of the two.
+            expansion_search: 1,
+            multi: false,
+        })
+        .map_err(failed("be made"))?;
+        inner.reserve_capacity_and_threads(capacity.max(FIRST_CAPACITY), THREADS).map_err(failed("reserve memory"))?;
+        Ok(Self { inner: RwLock::new(inner), slots: Slots::new(THREADS) })
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, usearch::Index> {
+        self.inner.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, usearch::Index> {
+        self.inner.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes room for `more` vectors beside those that are there.
+    pub(super) fn reserve(&self, more: usize) -> Result<(), Error> {
+        let has_room = |graph: &usearch::Index| graph.size() + more <= graph.capacity();
+        if has_room(&self.read()) {
+            return Ok(());
+        }
+        let graph = self.write();
+        if has_room(&graph) {
+            return Ok(());
+        }
+        let wanted = (graph.size() + more).max(graph.capacity() * 2);
+        graph.reserve_capacity_and_threads(wanted, THREADS).map_err(failed("reserve memory"))
+    }
+
+    /// Adds a vector; room must have been reserved.
+    pub(super) fn add(&self, key: u64, vector: &[f32]) -> Result<(), Error> {
+        let _slot = self.slots.take();
+        self.read().add(key, vector).map_err(failed("add a vector"))
+    }
+
+    pub(super) fn remove(&self, key: u64) -> Result<(), Error> {
+        let _slot = self.slots.take();
+        self.read().remove(key).map(drop).map_err(failed("remove a vector"))
+    }
+
+    /// Keys near a query, as the graph sees them; `candidates` is both how many are wanted and how wide it looks.
+    pub(super) fn search(
+        &self,
+        query: &[f32],
+        candidates: usize,
+        filter: Option<&RoaringTreemap>,
+    ) -> Result<Vec<u64>, Error> {
+        let _slot = self.slots.take();
+        let graph = self.read();
+        let matches: Result<Matches, cxx::Exception> = match filter {
+            None => graph.search(query, candidates),
+            Some(filter) => graph.filtered_search(query, candidates, |key| filter.contains(key)),
+        };
+        matches.map(|matches| matches.keys).map_err(failed("search"))
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.read().size()
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.read().memory_usage()
+    }
+
+    pub(super) fn save(&self, file: &Path) -> Result<(), Error> {
+        let graph = self.read();
+        graph.save(&path_text(file)?).map_err(|error| Error::File { file: file.to_path_buf(), reason: error.to_string() })
+    }
+
+    /// Reads a graph that was saved with any options; those of the file count.
+    pub(super) fn load(file: &Path, dimension: usize, options: &IndexOptions) -> Result<Self, Error> {
+        let refuse = |reason: String| Error::File { file: file.to_path_buf(), reason };
+        let text = path_text(file)?;
+        let head = usearch::Index::metadata(&text).map_err(|error| refuse(error.to_string()))?;
+        if head.dimensions != dimension as u64 {
+            return Err(refuse(format!("holds vectors of {} components, the generation has {dimension}", head.dimensions)));
+        }
+        let graph = Self::new(dimension, options, FIRST_CAPACITY)?;
+        {
+            let inner = graph.write();
+            inner.load(&text).map_err(|error| refuse(error.to_string()))?;
+            inner
+                .reserve_capacity_and_threads(inner.size() + FIRST_CAPACITY, THREADS)
+                .map_err(failed("reserve memory"))?;
+            inner.change_expansion_search(1);
+            inner.change_expansion_add(options.expansion_add);
+        }
+        Ok(graph)
+    }
+}
+
+fn path_text(file: &Path) -> Result<String, Error> {
+    file.to_str().map(str::to_owned).ok_or_else(|| Error::File {
+        file: file.to_path_buf(),
+        reason: "the path is not UTF-8, which the HNSW library needs".into(),
+    })
+}

@@ -1,0 +1,297 @@
+//! A builder for ONNX graphs.
+
+use prost::Message as _;
+
+use super::proto::{
+    ATTRIBUTE_FLOAT, ATTRIBUTE_INT, ATTRIBUTE_INTS, AttributeProto, DimensionProto, DimensionValue, GraphProto, LOCATION_EXTERNAL,
+    ModelHeadProto, ModelProto, NodeProto, OperatorSetId, StringStringEntryProto, TensorProto, TensorShapeProto,
+    TensorTypeProto, TypeProto, ValueInfoProto,
+};
+use super::{Tensor, Weights};
+
+/// The operator set that graphs are written in; `Gelu` came with 20.
+const OPSET: i64 = 20;
+/// The IR version that belongs to it.
+const IR_VERSION: i64 = 10;
+/// ONNX Runtime's own operators.
+pub(super) const MICROSOFT: &str = "com.microsoft";
+/// What `producer_name` says in files written here.
+const PRODUCER: &str = "anced";
+
+/// The element types in use; the numbers are those of `TensorProto.DataType`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ElementType {
+    /// 32-bit float.
+    F32 = 1,
+    /// 64-bit integer.
+    I64 = 7,
+    /// 32-bit integer.
+    I32 = 6,
+    /// 16-bit float.
+    F16 = 10,
+}
+
+/// A tensor in a graph, by name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Value(String);
+
+impl Value {
+    /// The tensor's name.
+    pub fn name(&self) -> &str {
+        &self.0
+    }
+}
+
+/// An attribute of a node.
+#[derive(Debug, Clone)]
+pub(super) enum Attribute {
+    Int(i64),
+    Float(f32),
+    Ints(Vec<i64>),
+}
+
+/// A dimension of an input or output: a size, or a name for one that changes.
+#[derive(Debug, Clone)]
+pub(super) enum Dimension {
+    Size(i64),
+    Name(&'static str),
+}
+
+/// A finished graph: nodes and constants, and the names and shapes of the weights that it wants.
+#[derive(Debug, Clone)]
+pub struct Graph {
+    model: ModelProto,
+    weights: Vec<WeightSlot>,
+    /// The type that weights must be handed over in.
+    pub weight_type: ElementType,
+}
+
+/// A weight that a graph wants.
+#[derive(Debug, Clone)]
+pub(super) struct WeightSlot {
+    /// The initializer's name in the graph, the tensor's name in the checkpoint.
+    pub(super) name: String,
+    /// As the configuration says.
+    pub(super) shape: Vec<usize>,
+}
+
+impl Graph {
+    /// The graph as a model file whose weights come from outside.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        self.model.encode_to_vec()
+    }
+
+    /// The graph with its weights inside: a file that any ONNX server can run.
+    ///
+    /// # Errors
+    /// A weight that is missing or of another shape.
+    pub fn to_bytes_with(&self, weights: &Weights) -> Result<Vec<u8>, super::Error> {
+        let mut model = self.model.clone();
+        if let Some(graph) = model.graph.as_mut() {
+            graph.initializer.retain(|tensor| tensor.data_location != LOCATION_EXTERNAL);
+            for slot in &self.weights {
+                let Tensor { shape, data } = weights.tensor(&slot.name, &slot.shape)?;
+                graph.initializer.push(TensorProto {
+                    dims: shape.iter().map(|&size| size as i64).collect(),
+                    data_type: ElementType::F32 as i32,
+                    name: slot.name.clone(),
+                    raw_data: data.iter().flat_map(|value| value.to_le_bytes()).collect(),
+                    ..TensorProto::default()
+                });
+            }
+        }
+        Ok(model.encode_to_vec())
+    }
+
+    pub(super) fn weights(&self) -> &[WeightSlot] {
+        &self.weights
+    }
+}
+
+/// Whether an ONNX file was written by anced itself, from its first bytes.
+pub(crate) fn is_our_file(file: &[u8]) -> bool {
+    ModelHeadProto::decode(file).is_ok_and(|head| head.producer_name == PRODUCER)
+}
+
+/// Writes a graph node by node.
+#[derive(Debug)]
+pub struct GraphBuilder {
+    graph: GraphProto,
+    weights: Vec<WeightSlot>,
+    /// What weights and activations are computed in.
+    pub(super) float: ElementType,
+    constants: std::collections::HashMap<(Vec<u8>, Vec<i64>, i32), Value>,
+}
+
+impl GraphBuilder {
+    /// An empty graph whose weights and activations are of type `float`.
+    pub fn new(name: &str, float: ElementType) -> Self {
+        Self {
+            graph: GraphProto { name: name.into(), ..GraphProto::default() },
+            weights: Vec::new(),
+            float,
+            constants: std::collections::HashMap::new(),
+        }
+    }
+
+    pub(super) fn input(&mut self, name: &str, element: ElementType, shape: &[Dimension]) -> Value {
+        self.graph.input.push(value_info(name, element, shape));
+        Value(name.into())
+    }
+
+    /// Makes a value an output under a name of its own.
+    pub(super) fn output(&mut self, value: &Value, name: &str, element: ElementType, shape: &[Dimension]) {
+        self.graph.node.push(NodeProto {
+            input: vec![value.0.clone()],
+            output: vec![name.into()],
+            name: format!("output/{name}"),
+            op_type: "Identity".into(),
+            ..NodeProto::default()
+        });
+        self.graph.output.push(value_info(name, element, shape));
+    }
+
+    /// Declares a weight of the checkpoint; its values come when the session is made.
+    pub(super) fn weight(&mut self, name: &str, shape: &[usize]) -> Value {
+        if !self.weights.iter().any(|slot| slot.name == name) {
+            let size: usize = shape.iter().product::<usize>() * if self.float == ElementType::F16 { 2 } else { 4 };
+            let entry = |key: &str, value: String| StringStringEntryProto { key: key.into(), value };
+            self.graph.initializer.push(TensorProto {
+                dims: shape.iter().map(|&size| size as i64).collect(),
+                data_type: self.float as i32,
+                name: name.into(),
+                // The file named here is never opened: the session is given every value beforehand.
+                external_data: vec![
+                    entry("location", "weights".into()),
+                    entry("offset", "0".into()),
+                    entry("length", size.to_string()),
+                ],
+                data_location: LOCATION_EXTERNAL,
+                ..TensorProto::default()
+            });
+            self.weights.push(WeightSlot { name: name.into(), shape: shape.to_vec() });
+        }
+        Value(name.into())
+    }
+
+    fn constant(&mut self, data: Vec<u8>, dims: &[i64], element: ElementType) -> Value {
+        let key = (data.clone(), dims.to_vec(), element as i32);
+        if let Some(value) = self.constants.get(&key) {
+            return value.clone();
+        }
+        let value = Value(format!("constant/{}", self.constants.len()));
+        self.graph.initializer.push(TensorProto {
+            dims: dims.to_vec(),
+            data_type: element as i32,
+            name: value.0.clone(),
+            raw_data: data,
+            ..TensorProto::default()
+        });
+        self.constants.insert(key, value.clone());
+        value
+    }
+
+    /// A scalar of the graph's float type.
+    pub(super) fn float(&mut self, value: f32) -> Value {
+        match self.float {
+            ElementType::F16 => self.constant(half::f16::from_f32(value).to_le_bytes().to_vec(), &[], ElementType::F16),
+            _ => self.constant(value.to_le_bytes().to_vec(), &[], ElementType::F32),
+        }
+    }
+
+    /// A scalar integer.
+    pub(super) fn int(&mut self, value: i64) -> Value {
+        self.constant(value.to_le_bytes().to_vec(), &[], ElementType::I64)
+    }
+
+    /// A list of integers: axes, a shape.
+    pub(super) fn ints(&mut self, values: &[i64]) -> Value {
+        let data = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        self.constant(data, &[values.len() as i64], ElementType::I64)
+    }
+
+    /// Appends a node with one output and returns it.
+    pub(super) fn node(&mut self, operator: &str, inputs: &[&Value]) -> Value {
+        self.node_with(operator, "", inputs, &[])
+    }
+
+    /// Appends a node of an operator domain, with attributes.
+    pub(super) fn node_with(
+        &mut self,
+        operator: &str,
+        domain: &str,
+        inputs: &[&Value],
+        attributes: &[(&str, Attribute)],
+    ) -> Value {
+        let inputs: Vec<Option<&Value>> = inputs.iter().copied().map(Some).collect();
+        self.node_optional(operator, domain, &inputs, attributes)
+    }
+
+    /// Appends a node some of whose inputs are left out.
+    pub(super) fn node_optional(
+        &mut self,
+        operator: &str,
+        domain: &str,
+        inputs: &[Option<&Value>],
+        attributes: &[(&str, Attribute)],
+    ) -> Value {
+        let name = format!("{operator}/{}", self.graph.node.len());
+        self.graph.node.push(NodeProto {
+            input: inputs.iter().map(|value| value.map_or_else(String::new, |value| value.0.clone())).collect(),
+            output: vec![name.clone()],
+            name: name.clone(),
+            op_type: operator.into(),
+            attribute: attributes.iter().map(|(name, value)| attribute(name, value)).collect(),
+            domain: domain.into(),
+        });
+        Value(name)
+    }
+
+    /// The second output of the node that was appended last.
+    pub(super) fn second_output(&mut self, first: &Value) -> Value {
+        let name = format!("{}/second", first.0);
+        if let Some(node) = self.graph.node.last_mut() {
+            node.output.push(name.clone());
+        }
+        Value(name)
+    }
+
+    /// The finished graph.
+    pub fn finish(self) -> Graph {
+        let opset = |domain: &str, version| OperatorSetId { domain: domain.into(), version };
+        Graph {
+            model: ModelProto {
+                ir_version: IR_VERSION,
+                producer_name: PRODUCER.into(),
+                producer_version: env!("CARGO_PKG_VERSION").into(),
+                graph: Some(self.graph),
+                opset_import: vec![opset("", OPSET), opset(MICROSOFT, 1)],
+            },
+            weights: self.weights,
+            weight_type: self.float,
+        }
+    }
+}
+
+fn attribute(name: &str, value: &Attribute) -> AttributeProto {
+    let base = AttributeProto { name: name.into(), ..AttributeProto::default() };
+    match value {
+        Attribute::Int(i) => AttributeProto { i: *i, r#type: ATTRIBUTE_INT, ..base },
+        Attribute::Float(f) => AttributeProto { f: *f, r#type: ATTRIBUTE_FLOAT, ..base },
+        Attribute::Ints(ints) => AttributeProto { ints: ints.clone(), r#type: ATTRIBUTE_INTS, ..base },
+    }
+}
+
+fn value_info(name: &str, element: ElementType, shape: &[Dimension]) -> ValueInfoProto {
+    let dim = shape
+        .iter()
+        .map(|dimension| DimensionProto {
+            value: Some(match dimension {
+                Dimension::Size(size) => DimensionValue::Size(*size),
+                Dimension::Name(name) => DimensionValue::Name((*name).into()),
+            }),
+        })
+        .collect();
+    let tensor_type = TensorTypeProto { elem_type: element as i32, shape: Some(TensorShapeProto { dim }) };
+    ValueInfoProto { name: name.into(), r#type: Some(TypeProto { tensor_type: Some(tensor_type) }) }
+}
