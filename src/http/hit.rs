@@ -120,3 +120,36 @@ impl From<StageTimes> for TookMs {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::corpus::Document;
+
+    fn response(queries: usize) -> SearchResponse {
+        let document = Document { id: "a".into(), title: "T".into(), text: String::new(), metadata: Map::new() };
+        let hit = Hit { score: 0.71, sequence: 9, document, vector: Some(vec![0.6, 0.8]) };
+        let times = StageTimes { total: std::time::Duration::from_nanos(1_234_500), ..StageTimes::default() };
+        SearchResponse { generation: 3, times, results: vec![vec![hit]; queries] }
+    }
+
+    #[test]
+    fn one_query_has_hits_and_a_batch_has_results() {
+        let one = serde_json::to_value(SearchAnswer::new(response(1), false, &DEFAULT_PARTS)).unwrap();
+        let hit = json!({"id": "a", "score": 0.71_f32, "title": "T", "text": "", "metadata": {}});
+        let took = json!({"queue": 0.0, "tokenize": 0.0, "encode": 0.0, "search": 0.0, "fetch": 0.0, "total": 1.235});
+        assert_eq!(one, json!({"generation": 3, "took_ms": took, "hits": [hit]}));
+        let two = serde_json::to_value(SearchAnswer::new(response(2), true, &[])).unwrap();
+        let hits = json!({"hits": [{"id": "a", "score": 0.71_f32}]});
+        assert_eq!(two, json!({"generation": 3, "took_ms": took, "results": [hits, hits]}));
+    }
+
+    #[test]
+    fn vectors_come_only_when_asked_for() {
+        let parts = [Part::Vector];
+        let answer = serde_json::to_string(&SearchAnswer::new(response(1), false, &parts)).unwrap();
+        assert!(answer.ends_with(r#""hits":[{"id":"a","score":0.71,"vector":[0.6,0.8]}]}"#), "{answer}");
+    }
+}

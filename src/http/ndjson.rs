@@ -13,8 +13,8 @@ use super::documents::Writer;
 use super::problem::{Problem, Reason};
 use crate::corpus::Document;
 
-/// Writes the documents of a stream. The first fault ends it: every line before it is written, and the problem's
-/// members `line` and `written` say where it happened.
+/// Writes the documents of a stream. The first wrong line ends it: every line before it is written, and the problem's
+/// members `line` and `written` say so. A write that fails says only how many documents were written before.
 pub(super) async fn write(body: Body, writer: &mut Writer<'_>, app: &App) -> Result<(), Problem> {
     let mut reader = StreamReader::new(body.into_data_stream().map_err(io::Error::other));
     let mut line = Vec::new();
@@ -30,12 +30,9 @@ pub(super) async fn write(body: Body, writer: &mut Writer<'_>, app: &App) -> Res
             Ok(Some(Line::Document(document))) => document,
             Err(problem) => break Err(problem),
         };
-        if let Err(problem) = writer.push(document).await {
-            return Err(problem.with("line", number));
-        }
+        writer.push(document).await?;
     };
-    let flushed = writer.flush().await.map_err(|problem| problem.with("line", number));
-    flushed?;
+    writer.flush().await?;
     ended.map_err(|problem| {
         problem.within(format_args!("line {number}")).with("line", number).with("written", writer.written())
     })

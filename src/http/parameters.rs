@@ -1,7 +1,7 @@
 //! Parameters of the query string and the path.
 
-use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{FromRequestParts, Path, Query};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{FromRequestParts, Query, RawPathParams};
 use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
 
@@ -40,11 +40,11 @@ impl<S: Send + Sync> FromRequestParts<S> for DocumentId {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        match Path::from_request_parts(parts, state).await {
-            Ok(Path(id)) => Ok(Self(id)),
-            // A document may have the name of the route `/documents/delete`.
-            Err(PathRejection::MissingPathParams(_)) => Ok(Self("delete".into())),
-            Err(rejection) => Err(Problem::new(Reason::MalformedRequest, rejection.body_text())),
-        }
+        let parameters = RawPathParams::from_request_parts(parts, state).await;
+        let parameters =
+            parameters.map_err(|rejection| Problem::new(Reason::MalformedRequest, rejection.body_text()))?;
+        let id = parameters.iter().find_map(|(name, value)| (name == "id").then_some(value));
+        // A document may have the name of the route `/documents/delete`, which has no parameter.
+        Ok(Self(id.unwrap_or("delete").to_owned()))
     }
 }

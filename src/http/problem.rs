@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::{corpus, generation};
 
@@ -87,7 +87,7 @@ pub(super) struct Problem {
     /// For the log only.
     pub(super) cause: Option<String>,
     /// Further members of the problem details.
-    pub(super) members: Map<String, Value>,
+    members: Vec<(&'static str, Value)>,
     retry_after: Option<Duration>,
 }
 
@@ -99,7 +99,7 @@ impl Problem {
             detail: shortened(detail.into()),
             field: None,
             cause: None,
-            members: Map::new(),
+            members: Vec::new(),
             retry_after: wait,
         }
     }
@@ -121,8 +121,8 @@ impl Problem {
     }
 
     /// Adds a member to the problem details.
-    pub(super) fn with(mut self, member: &str, value: impl Into<Value>) -> Self {
-        self.members.insert(member.into(), value.into());
+    pub(super) fn with(mut self, member: &'static str, value: impl Into<Value>) -> Self {
+        self.members.push((member, value.into()));
         self
     }
 
@@ -144,7 +144,7 @@ impl Problem {
         });
         if let Value::Object(members) = &mut details {
             members.extend(self.field.iter().map(|field| ("field".to_owned(), field.clone().into())));
-            members.extend(self.members.clone());
+            members.extend(self.members.iter().map(|(member, value)| ((*member).to_owned(), value.clone())));
         }
         details
     }
@@ -229,4 +229,42 @@ fn shortened(mut detail: String) -> String {
         detail.push('…');
     }
     detail
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Error as IoError, ErrorKind};
+
+    use super::*;
+
+    fn answered(error: generation::Error) -> (u16, String, Problem) {
+        let problem = Problem::from(error);
+        let response = problem.clone().into_response();
+        let wait = response.headers().get(header::RETRY_AFTER).map_or("", |value| value.to_str().unwrap());
+        (response.status().as_u16(), wait.to_owned(), problem)
+    }
+
+    #[test]
+    fn every_reason_is_in_the_table_once_and_kinds_differ() {
+        for (position, row) in TABLE.iter().enumerate() {
+            assert_eq!(row.0.row(), (row.1, row.2, row.3));
+            assert_eq!(TABLE.iter().position(|other| other.2 == row.2), Some(position), "{}", row.2);
+        }
+        assert_eq!(Reason::StorageFull as usize + 1, TABLE.len(), "a reason without a row");
+    }
+
+    #[test]
+    fn errors_of_the_retriever_have_their_status() {
+        let full = Duration::from_millis(2500);
+        assert_eq!(answered(generation::Error::Overloaded { retry_after: full }).1, "3");
+        assert_eq!(answered(generation::Error::Overloaded { retry_after: Duration::ZERO }).1, "1");
+        assert_eq!(answered(generation::Error::Stopping).0, 503);
+        assert_eq!(answered(generation::Error::NotReady).0, 503);
+        assert_eq!(answered(generation::Error::InvalidRequest("k: odd".into())).0, 422);
+        let io = |kind| generation::Error::Io { path: "/secret/place".into(), source: IoError::from(kind) };
+        assert_eq!(answered(io(ErrorKind::StorageFull)).0, 507);
+        let (status, _, problem) = answered(io(ErrorKind::PermissionDenied));
+        assert_eq!((status, problem.detail.contains("secret")), (500, false));
+        assert!(problem.cause.unwrap().contains("/secret/place"));
+    }
 }

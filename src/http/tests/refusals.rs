@@ -190,7 +190,8 @@ async fn unknown_routes_and_wrong_methods() {
         assert_eq!(seen.json()["type"], "urn:anced:problem:method-not-allowed", "{method} {path}");
         let mut allow: Vec<_> = seen.header("allow").split(',').map(str::trim).collect();
         let mut allowed = allowed.to_vec();
-        (allow.sort_unstable(), allowed.sort_unstable());
+        allow.sort_unstable();
+        allowed.sort_unstable();
         assert_eq!(allow, allowed, "{method} {path}");
     }
     let metrics = get(&server, "/metrics").await.text();
