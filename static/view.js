@@ -47,11 +47,13 @@ export function hitView(hit, rank, pattern, onFilter) {
   return element('li', '', view);
 }
 
-/** Chips of one metadata key: a plain value adds itself to the filters when pressed. */
+/** Chips of one metadata key, those of an object with dots as filters write them; pressed, one filters by itself. */
 function metadataChips(key, value, onFilter) {
   if (Array.isArray(value)) return value.flatMap((one) => metadataChips(key, one, onFilter));
   if (value === null) return [];
-  if (typeof value === 'object') return [element('span', 'chip', `${key} ${JSON.stringify(value)}`)];
+  if (typeof value === 'object') {
+    return Object.entries(value).flatMap(([inner, one]) => metadataChips(`${key}.${inner}`, one, onFilter));
+  }
   const button = element('button', 'chip', element('span', 'faint', key), ` ${value}`);
   button.type = 'button';
   button.title = `Only documents with ${writePair(key, value)}`;
