@@ -295,8 +295,9 @@ fn metadata() -> impl Strategy<Value = Map<String, Value>> {
 
 fn filter() -> impl Strategy<Value = Value> {
     let field = prop_oneof![Just("x"), Just("y"), Just("x.n"), Just("y.n")];
-    let bound =
-        scalar().prop_filter("numbers and strings have an order", |value| value.is_number() || value.is_string());
+    let bound = scalar()
+        .prop_filter("numbers and strings have an order", |value| value.is_number() || value.is_string())
+        .boxed();
     let range = (bound.clone(), bound, 0..6usize).prop_filter_map("bounds of one type", |(lower, upper, kind)| {
         let (low, high) = [("gt", "lt"), ("gt", "lte"), ("gte", "lt"), ("gte", "lte"), ("gt", ""), ("", "lte")][kind];
         (lower.is_number() == upper.is_number()).then(|| {
