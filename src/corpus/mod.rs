@@ -3,7 +3,7 @@
 mod document;
 mod error;
 mod filter;
-pub mod import;
+mod import;
 mod judgment;
 mod metadata;
 mod store;
@@ -11,6 +11,6 @@ mod store;
 pub use document::{Document, InvalidDocument, StoredDocument};
 pub use error::Error;
 pub use filter::{Filter, FilterError};
-pub use import::{BadLine, Format, ImportOptions, ImportReport, Progress, import};
+pub use import::{BadLine, Format, ImportOptions, ImportReport, Progress, import, import_reader};
 pub use judgment::{Judgment, Query, Source, Split};
 pub use store::{Change, JudgmentCounts, JudgmentOutcome, Operation, Removal, Store, WriteOutcome};
