@@ -134,7 +134,8 @@ fn reference_minilm() {
 fn reference_own_onnx_file() {
     let source = reference().join("bert-mean");
     let folder = tempfile::tempdir().unwrap();
-    for file in ["config.json", "tokenizer.json", "modules.json", "sentence_bert_config.json", "1_Pooling/config.json"] {
+    for file in ["config.json", "tokenizer.json", "modules.json", "sentence_bert_config.json", "1_Pooling/config.json"]
+    {
         std::fs::create_dir_all(folder.path().join(file).parent().unwrap()).unwrap();
         std::fs::copy(source.join(file), folder.path().join(file)).unwrap();
     }

@@ -49,7 +49,11 @@ impl Import {
 }
 
 /// Imports with a progress bar.
-pub(super) fn import<P: AsRef<Path>>(store: &Store, paths: &[P], options: &ImportOptions) -> anyhow::Result<ImportReport> {
+pub(super) fn import<P: AsRef<Path>>(
+    store: &Store,
+    paths: &[P],
+    options: &ImportOptions,
+) -> anyhow::Result<ImportReport> {
     let paths: Vec<PathBuf> = paths.iter().map(|path| path.as_ref().to_path_buf()).collect();
     let mut bar = Progress::new("importing", Unit::Bytes);
     let report = corpus::import(store, &paths, options, &mut |progress| {

@@ -79,7 +79,9 @@ impl Inspect {
             return print(&report.to_string());
         }
         for (key, value) in report.as_object().into_iter().flatten() {
-            let text = value.as_str().map_or_else(|| value.to_string(), |text| format!("{text:?}").trim_matches('"').to_owned());
+            let text = value
+                .as_str()
+                .map_or_else(|| value.to_string(), |text| format!("{text:?}").trim_matches('"').to_owned());
             print(&format!("{key:<16} {text}"))?;
         }
         Ok(())

@@ -74,7 +74,8 @@ impl Search {
         }
         for (rank, hit) in hits.iter().enumerate() {
             let document = &hit.document;
-            let line = [&document.title, &document.text].map(|part| part.split_whitespace().collect::<Vec<_>>().join(" "));
+            let line =
+                [&document.title, &document.text].map(|part| part.split_whitespace().collect::<Vec<_>>().join(" "));
             let line = line.join(" ");
             let short: String = line.trim().chars().take(200).collect();
             print(&format!("{:>3}  {:.4}  {}  {short}", rank + 1, hit.score, document.id))?;

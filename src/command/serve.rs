@@ -37,7 +37,8 @@ impl Serve {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let settings = Arc::new(self.general.settings(&[&self.encoder, &self.index, &self.server])?);
         http::check_listen(&settings)?;
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no asynchronous runtime")?;
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no asynchronous runtime")?;
         let result = runtime.block_on(serve(&settings, self.sample));
         // Threads that still block were given their time while the server drained.
         runtime.shutdown_background();
@@ -48,7 +49,10 @@ impl Serve {
 async fn serve(settings: &Arc<Settings>, sample: Option<PathBuf>) -> anyhow::Result<()> {
     let stop = stop_signal()?;
     let listener = TcpListener::bind(settings.listen).await.with_context(|| {
-        format!("cannot listen on {}: is another server running there? choose another address with --listen", settings.listen)
+        format!(
+            "cannot listen on {}: is another server running there? choose another address with --listen",
+            settings.listen
+        )
     })?;
     let address = listener.local_addr()?;
     let metrics = Arc::new(Metrics::new()?);
@@ -81,16 +85,16 @@ async fn serve(settings: &Arc<Settings>, sample: Option<PathBuf>) -> anyhow::Res
             Ok(()) = given_up => {}
         }
     };
-    http::serve(listener, app, shutdown).await?;
+    let served = http::serve(listener, app, shutdown).await;
     if !preparing.is_finished() {
         // Stopped while it was getting ready: what is half-built is removed at the next start.
-        return Ok(());
+        return Ok(served?);
     }
     let retriever = preparing.await.context("getting ready failed")??;
     retriever.stop();
     retriever.save().await?;
     tracing::info!("stopped");
-    Ok(())
+    Ok(served?)
 }
 
 /// Everything between an open data folder and a retriever that answers.

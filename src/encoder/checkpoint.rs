@@ -166,14 +166,20 @@ impl Checkpoint {
         let wanted = overrides.max_seq_length.or(sentence.max_seq_length);
         let max_seq_length = wanted.map_or(limit, |wanted| wanted.min(limit));
         if max_seq_length < 3 {
-            return Err(Error::checkpoint(config_file, format!("max_seq_length {max_seq_length} leaves no room for text")));
+            return Err(Error::checkpoint(
+                config_file,
+                format!("max_seq_length {max_seq_length} leaves no room for text"),
+            ));
         }
         let separator = match &overrides.separator {
             Some(separator) => separator.clone(),
             None if ance_head && !is_sentence_transformers => if is_roberta(&config) { "</s>" } else { "[SEP]" }.into(),
             None => " ".into(),
         };
-        let name = folder.canonicalize().ok().and_then(|path| path.file_name().map(|name| name.to_string_lossy().into_owned()));
+        let name = folder
+            .canonicalize()
+            .ok()
+            .and_then(|path| path.file_name().map(|name| name.to_string_lossy().into_owned()));
         Ok(Self {
             folder: folder.to_path_buf(),
             name: name.unwrap_or_else(|| "checkpoint".into()),
@@ -252,16 +258,25 @@ fn is_ance_head(config: &ModelConfig) -> bool {
 fn check(config: &ModelConfig, file: &Path) -> Result<(), Error> {
     let families = ["bert", "roberta", "xlm-roberta", "camembert"];
     if !families.contains(&config.model_type.as_str()) {
-        let reason = format!("model_type `{}` is not supported; supported are {}", config.model_type, families.join(", "));
+        let reason =
+            format!("model_type `{}` is not supported; supported are {}", config.model_type, families.join(", "));
         return Err(Error::checkpoint(file, reason));
     }
-    if config.num_attention_heads == 0 || config.hidden_size % config.num_attention_heads != 0 || config.hidden_size == 0 {
-        let reason = format!("hidden_size {} is no multiple of num_attention_heads {}", config.hidden_size, config.num_attention_heads);
+    if config.num_attention_heads == 0
+        || config.hidden_size % config.num_attention_heads != 0
+        || config.hidden_size == 0
+    {
+        let reason = format!(
+            "hidden_size {} is no multiple of num_attention_heads {}",
+            config.hidden_size, config.num_attention_heads
+        );
         return Err(Error::checkpoint(file, reason));
     }
     match config.position_embedding_type.as_deref() {
         None | Some("absolute") => Ok(()),
-        Some(other) => Err(Error::checkpoint(file, format!("position_embedding_type `{other}` is not supported; absolute is"))),
+        Some(other) => {
+            Err(Error::checkpoint(file, format!("position_embedding_type `{other}` is not supported; absolute is")))
+        }
     }
 }
 
@@ -277,8 +292,9 @@ fn bert_config(
         .into_iter()
         .find(|prefix| weights.contains(&format!("{prefix}{table}")))
         .ok_or_else(|| Error::checkpoint(weights_file, format!("no tensor `{table}` under any known prefix")))?;
-    let activation = Activation::from_name(&config.hidden_act)
-        .ok_or_else(|| Error::checkpoint(config_file, format!("hidden_act `{}` is not supported", config.hidden_act)))?;
+    let activation = Activation::from_name(&config.hidden_act).ok_or_else(|| {
+        Error::checkpoint(config_file, format!("hidden_act `{}` is not supported", config.hidden_act))
+    })?;
     Ok(bert::Config {
         vocabulary: config.vocab_size,
         hidden: config.hidden_size,
@@ -302,7 +318,10 @@ fn ance_heads(config: &ModelConfig, weights: &Weights, weights_file: &Path) -> R
         return Err(Error::checkpoint(weights_file, format!("no matrix `{name}.weight`")));
     };
     if *input != config.hidden_size {
-        return Err(Error::checkpoint(weights_file, format!("`{name}.weight` takes {input} components, not {}", config.hidden_size)));
+        return Err(Error::checkpoint(
+            weights_file,
+            format!("`{name}.weight` takes {input} components, not {}", config.hidden_size),
+        ));
     }
     let bias = weights.contains(&format!("{name}.bias"));
     Ok(vec![

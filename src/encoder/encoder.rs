@@ -65,7 +65,12 @@ impl Encoder {
     ///
     /// # Errors
     /// Whatever keeps the checkpoint from answering: files, tensors, device, runtime.
-    pub fn open(folder: &Path, options: &EncoderOptions, runtime: &Runtime, metrics: &Arc<Metrics>) -> Result<Self, Error> {
+    pub fn open(
+        folder: &Path,
+        options: &EncoderOptions,
+        runtime: &Runtime,
+        metrics: &Arc<Metrics>,
+    ) -> Result<Self, Error> {
         let checkpoint = Checkpoint::open(folder, &options.overrides)?;
         let text = TextEncoder::open(&checkpoint)?;
         let placement = runtime.place(options.device)?;
@@ -83,10 +88,7 @@ impl Encoder {
         let encoder = Self { checkpoint, text, queue, placement, precision, dimension };
         encoder.warm()?;
         metrics.encoder_info.reset();
-        metrics
-            .encoder_info
-            .with_label_values(&[&placement.to_string(), precision, &encoder.checkpoint.name])
-            .set(1);
+        metrics.encoder_info.with_label_values(&[&placement.to_string(), precision, &encoder.checkpoint.name]).set(1);
         Ok(encoder)
     }
 

@@ -11,5 +11,5 @@ mod text;
 pub use checkpoint::{Checkpoint, Overrides};
 pub use encoder::{Encoder, EncoderOptions};
 pub use error::Error;
-pub use queue::{Encoded, EncodeTimes};
+pub use queue::{EncodeTimes, Encoded};
 pub use text::Side;

@@ -27,7 +27,10 @@ impl Model {
         let half = match (precision, placement) {
             (Precision::Auto, Placement::Cuda(_)) | (Precision::Fp16, Placement::Cuda(_)) => true,
             (Precision::Fp16, Placement::Cpu) => {
-                return Err(crate::onnx::Error::Unsupported("precision fp16 needs a CUDA device; the CPU runs fp32".into()).into());
+                return Err(crate::onnx::Error::Unsupported(
+                    "precision fp16 needs a CUDA device; the CPU runs fp32".into(),
+                )
+                .into());
             }
             _ => false,
         };
@@ -44,8 +47,10 @@ impl Model {
                     let dimension = session.size().unwrap_or(dimension);
                     return Ok(Self { session, head: None, dimension, precision: "file" });
                 }
-                let hidden = session.size().ok_or_else(|| Error::checkpoint(path, "the size of its output is not stated"))?;
-                let head = HeadSession::new(runtime, &head_graph(&checkpoint.heads, hidden, dimension), &checkpoint.weights)?;
+                let hidden =
+                    session.size().ok_or_else(|| Error::checkpoint(path, "the size of its output is not stated"))?;
+                let head =
+                    HeadSession::new(runtime, &head_graph(&checkpoint.heads, hidden, dimension), &checkpoint.weights)?;
                 Ok(Self { session, head: Some(head), dimension, precision: "file" })
             }
         }
@@ -75,7 +80,8 @@ impl Model {
             output = head.run(output, &mask)?;
         }
         if output.shape != [batch.len(), self.dimension] {
-            let reason = format!("the model gave a tensor of shape {:?}, not {:?}", output.shape, [batch.len(), self.dimension]);
+            let reason =
+                format!("the model gave a tensor of shape {:?}, not {:?}", output.shape, [batch.len(), self.dimension]);
             return Err(crate::onnx::Error::Unsupported(reason).into());
         }
         if output.data.iter().any(|value| !value.is_finite()) {

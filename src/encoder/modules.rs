@@ -107,7 +107,10 @@ pub(super) fn read(folder: &Path, hidden: usize, weights: &mut Weights) -> Resul
         Some("cosine") => Some(Similarity::Cosine),
         Some("dot") => Some(Similarity::Dot),
         Some(other) => {
-            return Err(Error::checkpoint(prompts_file, format!("similarity_fn_name `{other}` is not supported; cosine and dot are")));
+            return Err(Error::checkpoint(
+                prompts_file,
+                format!("similarity_fn_name `{other}` is not supported; cosine and dot are"),
+            ));
         }
     };
     let mut config = SentenceConfig {
@@ -145,10 +148,16 @@ pub(super) fn read(folder: &Path, hidden: usize, weights: &mut Weights) -> Resul
                 let file = place.join("config.json");
                 let dense: DenseConfig = read_json(&file)?;
                 let activation = Activation::from_name(&dense.activation_function).ok_or_else(|| {
-                    Error::checkpoint(&file, format!("activation_function `{}` is not supported", dense.activation_function))
+                    Error::checkpoint(
+                        &file,
+                        format!("activation_function `{}` is not supported", dense.activation_function),
+                    )
                 })?;
                 if dense.in_features != size {
-                    return Err(Error::checkpoint(file, format!("in_features {} does not follow {size}", dense.in_features)));
+                    return Err(Error::checkpoint(
+                        file,
+                        format!("in_features {} does not follow {size}", dense.in_features),
+                    ));
                 }
                 weights.add_file(&place.join("model.safetensors"), &format!("{}/", module.path))?;
                 size = dense.out_features;
@@ -159,7 +168,10 @@ pub(super) fn read(folder: &Path, hidden: usize, weights: &mut Weights) -> Resul
                 let file = place.join("config.json");
                 let norm: LayerNormConfig = read_json(&file)?;
                 if norm.dimension != size {
-                    return Err(Error::checkpoint(file, format!("dimension {} does not follow {size}", norm.dimension)));
+                    return Err(Error::checkpoint(
+                        file,
+                        format!("dimension {} does not follow {size}", norm.dimension),
+                    ));
                 }
                 weights.add_file(&place.join("model.safetensors"), &format!("{}/", module.path))?;
                 // torch.nn.LayerNorm's default, which the module does not store.
@@ -167,13 +179,17 @@ pub(super) fn read(folder: &Path, hidden: usize, weights: &mut Weights) -> Resul
             }
             "Normalize" => Head::Normalize,
             other => {
-                let reason = format!("module `{other}` is not supported; Transformer, Pooling, Dense, LayerNorm, Normalize and Dropout are");
+                let reason = format!(
+                    "module `{other}` is not supported; Transformer, Pooling, Dense, LayerNorm, Normalize and Dropout are"
+                );
                 return Err(Error::checkpoint(modules_file, reason));
             }
         };
         heads.push(head);
     }
-    if !matches!(heads.first(), Some(Head::Pooling(_))) || heads.iter().filter(|head| matches!(head, Head::Pooling(_))).count() != 1 {
+    if !matches!(heads.first(), Some(Head::Pooling(_)))
+        || heads.iter().filter(|head| matches!(head, Head::Pooling(_))).count() != 1
+    {
         return Err(Error::checkpoint(modules_file, "one Pooling module must follow the Transformer"));
     }
     config.heads = Some(heads);

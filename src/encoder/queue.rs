@@ -117,13 +117,7 @@ pub(super) struct Queue {
 impl Queue {
     /// Starts the worker thread. At most `limit` texts of queries wait; passages are bounded by their callers.
     pub(super) fn start(model: Model, limit: usize, budgets: Budgets, metrics: Arc<Metrics>) -> Result<Self, Error> {
-        let shared = Arc::new(Shared {
-            state: Mutex::default(),
-            arrived: Condvar::new(),
-            limit,
-            budgets,
-            metrics,
-        });
+        let shared = Arc::new(Shared { state: Mutex::default(), arrived: Condvar::new(), limit, budgets, metrics });
         let of_worker = Arc::clone(&shared);
         let worker = std::thread::Builder::new()
             .name("encoder".into())
@@ -159,10 +153,8 @@ impl Queue {
             open: AtomicUsize::new(count),
             answer: Mutex::new(Answer { encoded, sender: Some(sender) }),
         });
-        let items = texts
-            .into_iter()
-            .enumerate()
-            .map(|(position, ids)| Item { request: Arc::clone(&request), position, ids });
+        let items =
+            texts.into_iter().enumerate().map(|(position, ids)| Item { request: Arc::clone(&request), position, ids });
         let mut state = self.shared.lock();
         if state.closed {
             return Err(Error::Closed);
@@ -313,7 +305,8 @@ fn deliver(item: &Item, vector: Vec<f32>, started: Instant, took: Duration) {
         times.queue = waited;
     }
     // Texts of one request in the same batch share a run: the time since entry less the wait is what it cost.
-    times.encode = times.encode.max((started + took).saturating_duration_since(request.entered).saturating_sub(times.queue));
+    times.encode =
+        times.encode.max((started + took).saturating_duration_since(request.entered).saturating_sub(times.queue));
     if let Some(slot) = answer.encoded.vectors.get_mut(item.position) {
         *slot = vector;
     }

@@ -72,12 +72,14 @@ impl TextEncoder {
         if self.lower_case {
             text = Cow::Owned(text.to_lowercase());
         }
-        let encoding = self.tokenizer.encode_fast(text.trim(), true).map_err(|error| Error::Tokenizer(error.to_string()))?;
+        let encoding =
+            self.tokenizer.encode_fast(text.trim(), true).map_err(|error| Error::Tokenizer(error.to_string()))?;
         Ok(encoding.get_ids().to_vec())
     }
 }
 
 fn load(file: &Path) -> Result<Tokenizer, Error> {
     let bytes = std::fs::read(file).map_err(|error| Error::checkpoint(file, error))?;
-    Tokenizer::from_bytes(bytes).map_err(|error| Error::checkpoint(file, format!("not a tokenizer that can be read: {error}")))
+    Tokenizer::from_bytes(bytes)
+        .map_err(|error| Error::checkpoint(file, format!("not a tokenizer that can be read: {error}")))
 }

@@ -115,7 +115,8 @@ fn write(
 /// Encodes documents and adds them to an index under their sequences.
 pub(super) fn add(encoder: &Encoder, index: &Index, documents: &[StoredDocument]) -> Result<(), Error> {
     let checkpoint = encoder.checkpoint();
-    let texts = documents.iter().map(|stored| checkpoint.passage(&stored.document.title, &stored.document.text)).collect();
+    let texts =
+        documents.iter().map(|stored| checkpoint.passage(&stored.document.title, &stored.document.text)).collect();
     let encoded = encoder.encode_blocking(texts, Side::Passage)?;
     let keys: Vec<u64> = documents.iter().map(|stored| stored.sequence).collect();
     Ok(index.add(&keys, &encoded.vectors)?)

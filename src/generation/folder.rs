@@ -138,7 +138,10 @@ impl DataFolder {
         match std::fs::read_to_string(&file) {
             Ok(text) => text.trim().parse().map(Some).map_err(|_| {
                 let file = file.display();
-                Error::Damaged(format!("{file}: `{}` is no generation's number; write the number of a folder in generations/ there", text.trim()))
+                Error::Damaged(format!(
+                    "{file}: `{}` is no generation's number; write the number of a folder in generations/ there",
+                    text.trim()
+                ))
             }),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(Error::Io { path: file, source }),
@@ -159,7 +162,8 @@ impl DataFolder {
         for entry in std::fs::read_dir(&folder).map_err(io_error(&folder))? {
             let path = entry.map_err(io_error(&folder))?.path();
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            let unfinished = name.ends_with(UNFINISHED) || (name.parse::<u64>().is_ok() && !path.join(MANIFEST).exists());
+            let unfinished =
+                name.ends_with(UNFINISHED) || (name.parse::<u64>().is_ok() && !path.join(MANIFEST).exists());
             if unfinished && path.is_dir() {
                 tracing::warn!(folder = %path.display(), "half-written generation removed");
                 std::fs::remove_dir_all(&path).map_err(io_error(&path))?;

@@ -34,7 +34,8 @@ impl Machine {
     /// # Errors
     /// A library that is missing or does not fit.
     pub fn new(settings: &Settings, metrics: Arc<Metrics>) -> Result<Self, Error> {
-        let runtime = Runtime::load(settings.onnxruntime.as_deref(), settings.threads).map_err(crate::encoder::Error::from)?;
+        let runtime =
+            Runtime::load(settings.onnxruntime.as_deref(), settings.threads).map_err(crate::encoder::Error::from)?;
         Ok(Self {
             runtime,
             encoder: EncoderOptions::from(settings),

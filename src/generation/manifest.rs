@@ -95,7 +95,8 @@ impl Manifest {
     /// A file that cannot be written.
     pub fn write(&self, folder: &Path) -> Result<(), Error> {
         let file = folder.join(MANIFEST);
-        let text = serde_json::to_vec_pretty(self).map_err(|error| Error::Damaged(format!("{}: {error}", file.display())))?;
+        let text =
+            serde_json::to_vec_pretty(self).map_err(|error| Error::Damaged(format!("{}: {error}", file.display())))?;
         replace_file(&file, &text)
     }
 

@@ -333,7 +333,9 @@ fn keep_sound(generation: &Generation) {
     if generation.index().wants_rebuild() {
         let started = Instant::now();
         match generation.index().rebuild() {
-            Ok(()) => tracing::info!(seconds = started.elapsed().as_secs_f64(), "graph rebuilt without removed documents"),
+            Ok(()) => {
+                tracing::info!(seconds = started.elapsed().as_secs_f64(), "graph rebuilt without removed documents")
+            }
             Err(error) => tracing::error!(%error, "the graph could not be rebuilt"),
         }
     }

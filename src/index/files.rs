@@ -56,7 +56,8 @@ impl Index {
             VectorType::F32 => (Dtype::F32, values.flat_map(|value| value.to_le_bytes()).collect()),
             VectorType::F16 => (Dtype::F16, values.flat_map(|value| f16::from_f32(*value).to_le_bytes()).collect()),
         };
-        let sequences: Vec<u8> = blocks.iter().flat_map(|block| block.keys.iter()).flat_map(|key| key.to_le_bytes()).collect();
+        let sequences: Vec<u8> =
+            blocks.iter().flat_map(|block| block.keys.iter()).flat_map(|key| key.to_le_bytes()).collect();
         let columns = [
             ("vectors", Column { dtype, shape: vec![count, self.dimension], bytes }),
             ("sequences", Column { dtype: Dtype::U64, shape: vec![count], bytes: sequences }),
@@ -101,7 +102,11 @@ fn read_vectors(file: &Path, dimension: usize) -> Result<Vectors, Error> {
     let sequences = tensors.tensor("sequences").map_err(|error| refuse(error.to_string()))?;
     let count = sequences.shape().first().copied().unwrap_or(0);
     if sequences.dtype() != Dtype::U64 || values.shape() != [count, dimension] {
-        return Err(refuse(format!("`vectors` {:?} and `sequences` {:?} do not fit {dimension} components", values.shape(), sequences.shape())));
+        return Err(refuse(format!(
+            "`vectors` {:?} and `sequences` {:?} do not fit {dimension} components",
+            values.shape(),
+            sequences.shape()
+        )));
     }
     let decode: fn(&[u8]) -> f32 = match values.dtype() {
         Dtype::F32 => |bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]),

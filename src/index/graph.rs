@@ -114,7 +114,9 @@ impl Graph {
 
     pub(super) fn save(&self, file: &Path) -> Result<(), Error> {
         let graph = self.read();
-        graph.save(&path_text(file)?).map_err(|error| Error::File { file: file.to_path_buf(), reason: error.to_string() })
+        graph
+            .save(&path_text(file)?)
+            .map_err(|error| Error::File { file: file.to_path_buf(), reason: error.to_string() })
     }
 
     /// Reads a graph that was saved with any options; those of the file count.
@@ -123,7 +125,10 @@ impl Graph {
         let text = path_text(file)?;
         let head = usearch::Index::metadata(&text).map_err(|error| refuse(error.to_string()))?;
         if head.dimensions != dimension as u64 {
-            return Err(refuse(format!("holds vectors of {} components, the generation has {dimension}", head.dimensions)));
+            return Err(refuse(format!(
+                "holds vectors of {} components, the generation has {dimension}",
+                head.dimensions
+            )));
         }
         let graph = Self::new(dimension, options, FIRST_CAPACITY)?;
         {

@@ -183,7 +183,8 @@ impl Index {
     ) -> Result<Vec<Neighbour>, Error> {
         let count = self.count();
         let matching = filter.map_or(count, |filter| usize::try_from(filter.len()).unwrap_or(usize::MAX));
-        let selective = filter.is_some() && matching.saturating_mul(100) <= count.saturating_mul(self.options.filter_exact_percent);
+        let selective =
+            filter.is_some() && matching.saturating_mul(100) <= count.saturating_mul(self.options.filter_exact_percent);
         if selective || k >= matching {
             return Ok(self.exact(std::slice::from_ref(&query), k, filter)?.pop().unwrap_or_default());
         }

@@ -45,7 +45,13 @@ pub enum Variant {
 
 /// The graph of an encoder: inputs `input_ids` and `attention_mask` i64 [batch, tokens] (padding on the right), output
 /// `sentence_embedding` f32 [batch, `dimension`] and, with `hidden_output`, `last_hidden_state` [batch, tokens, hidden].
-pub fn encoder_graph(config: &Config, heads: &[Head], dimension: usize, variant: Variant, hidden_output: bool) -> Graph {
+pub fn encoder_graph(
+    config: &Config,
+    heads: &[Head],
+    dimension: usize,
+    variant: Variant,
+    hidden_output: bool,
+) -> Graph {
     let float = match variant {
         Variant::Plain => ElementType::F32,
         Variant::Fused(float) => float,
@@ -100,7 +106,8 @@ fn transformer<'a, L: Layer>(
 fn embeddings(builder: &mut GraphBuilder, config: &Config, ids: &Value, shape: &Value) -> Value {
     let (prefix, size) = (&config.prefix, config.hidden);
     let words = builder.weight(&format!("{prefix}embeddings.word_embeddings.weight"), &[config.vocabulary, size]);
-    let positions = builder.weight(&format!("{prefix}embeddings.position_embeddings.weight"), &[config.positions, size]);
+    let positions =
+        builder.weight(&format!("{prefix}embeddings.position_embeddings.weight"), &[config.positions, size]);
     let word = builder.node("Gather", &[&words, ids]);
     let (zero, one) = (builder.int(0), builder.int(1));
     let count = builder.node("Gather", &[shape, &one]);
@@ -112,7 +119,8 @@ fn embeddings(builder: &mut GraphBuilder, config: &Config, ids: &Value, shape: &
     if config.token_types == 0 {
         return sum;
     }
-    let types = builder.weight(&format!("{prefix}embeddings.token_type_embeddings.weight"), &[config.token_types, size]);
+    let types =
+        builder.weight(&format!("{prefix}embeddings.token_type_embeddings.weight"), &[config.token_types, size]);
     let kind = builder.node("Gather", &[&types, &zero]);
     builder.node("Add", &[&sum, &kind])
 }

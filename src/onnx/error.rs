@@ -19,7 +19,9 @@ pub enum Error {
     #[error("ONNX Runtime could not be loaded: {0}; run `make setup` for a fitting version, or set ANCED_ONNXRUNTIME")]
     Library(String),
     /// The device that was asked for cannot be had.
-    #[error("device {device} cannot be used: {reason}; check the driver and the CUDA 13 libraries, or set device = cpu")]
+    #[error(
+        "device {device} cannot be used: {reason}; check the driver and the CUDA 13 libraries, or set device = cpu"
+    )]
     Device {
         /// As the user named it.
         device: String,

@@ -3,9 +3,9 @@
 use prost::Message as _;
 
 use super::proto::{
-    ATTRIBUTE_FLOAT, ATTRIBUTE_INT, ATTRIBUTE_INTS, AttributeProto, DimensionProto, DimensionValue, GraphProto, LOCATION_EXTERNAL,
-    ModelHeadProto, ModelProto, NodeProto, OperatorSetId, StringStringEntryProto, TensorProto, TensorShapeProto,
-    TensorTypeProto, TypeProto, ValueInfoProto,
+    ATTRIBUTE_FLOAT, ATTRIBUTE_INT, ATTRIBUTE_INTS, AttributeProto, DimensionProto, DimensionValue, GraphProto,
+    LOCATION_EXTERNAL, ModelHeadProto, ModelProto, NodeProto, OperatorSetId, StringStringEntryProto, TensorProto,
+    TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto,
 };
 use super::{Tensor, Weights};
 

@@ -120,9 +120,12 @@ impl Runtime {
         builder.output(&y, "y", ElementType::F32, &shape);
         let mut session = self
             .builder(Placement::Cuda(number))
-            .and_then(|mut builder_| builder_.commit_from_memory(&builder.finish().to_bytes()).map_err(Error::run("make a session")))
+            .and_then(|mut builder_| {
+                builder_.commit_from_memory(&builder.finish().to_bytes()).map_err(Error::run("make a session"))
+            })
             .map_err(|error| error.to_string())?;
-        let x = ort::value::Tensor::from_array(([1_usize, 2], vec![3.0_f32, 4.0])).map_err(|error| error.to_string())?;
+        let x =
+            ort::value::Tensor::from_array(([1_usize, 2], vec![3.0_f32, 4.0])).map_err(|error| error.to_string())?;
         let outputs = session.run(ort::inputs![x]).map_err(|error| error.to_string())?;
         match outputs[0].try_extract_tensor::<f32>() {
             Ok((_, [9.0, 16.0])) => Ok(()),
@@ -142,15 +145,13 @@ impl Runtime {
             .map_err(Error::run("set memory patterns"))?;
         let provider = match placement {
             Placement::Cpu => ep::CPU::default().with_arena_allocator(true).build(),
-            Placement::Cuda(number) => ep::CUDA::default()
-                .with_device_id(i32::try_from(number).unwrap_or(i32::MAX))
-                .with_tf32(false)
-                .build(),
+            Placement::Cuda(number) => {
+                ep::CUDA::default().with_device_id(i32::try_from(number).unwrap_or(i32::MAX)).with_tf32(false).build()
+            }
         };
-        builder.with_execution_providers([provider.error_on_failure()]).map_err(|error| Error::Device {
-            device: placement.to_string(),
-            reason: error.to_string(),
-        })
+        builder
+            .with_execution_providers([provider.error_on_failure()])
+            .map_err(|error| Error::Device { device: placement.to_string(), reason: error.to_string() })
     }
 }
 
@@ -170,7 +171,9 @@ fn find_library(named: Option<&Path>) -> Result<PathBuf, Error> {
             .filter_map(|entry| entry.ok().map(|entry| entry.path()))
             .filter(|path| {
                 path.file_name().and_then(|name| name.to_str()).is_some_and(|name| {
-                    name == "libonnxruntime.so" || name.starts_with("libonnxruntime.so.") || name == "libonnxruntime.dylib"
+                    name == "libonnxruntime.so"
+                        || name.starts_with("libonnxruntime.so.")
+                        || name == "libonnxruntime.dylib"
                 })
             })
             .max();

@@ -34,7 +34,12 @@ impl TextSession {
     ///
     /// # Errors
     /// A weight that is missing or of another shape, a device that cannot be had, a graph that the runtime refuses.
-    pub fn from_graph(runtime: &Runtime, placement: Placement, graph: &Graph, weights: &Weights) -> Result<Self, Error> {
+    pub fn from_graph(
+        runtime: &Runtime,
+        placement: Placement,
+        graph: &Graph,
+        weights: &Weights,
+    ) -> Result<Self, Error> {
         let mut builder = runtime.builder(placement)?;
         for slot in graph.weights() {
             let tensor = weights.tensor(&slot.name, &slot.shape)?;
@@ -43,13 +48,15 @@ impl TextSession {
                     let data: Vec<f16> = tensor.data.iter().map(|&value| f16::from_f32(value)).collect();
                     OrtTensor::from_array((tensor.shape, data)).map_err(Error::run("take a weight"))?.into_dyn()
                 }
-                _ => OrtTensor::from_array((tensor.shape, tensor.data)).map_err(Error::run("take a weight"))?.into_dyn(),
+                _ => {
+                    OrtTensor::from_array((tensor.shape, tensor.data)).map_err(Error::run("take a weight"))?.into_dyn()
+                }
             };
-            builder = builder
-                .with_external_initializer(&slot.name, Arc::new(value))
-                .map_err(Error::run("take a weight"))?;
+            builder =
+                builder.with_external_initializer(&slot.name, Arc::new(value)).map_err(Error::run("take a weight"))?;
         }
-        let session = builder.commit_from_memory(&graph.to_bytes()).map_err(Error::run("make the encoder's session"))?;
+        let session =
+            builder.commit_from_memory(&graph.to_bytes()).map_err(Error::run("make the encoder's session"))?;
         Self::new(session, "the encoder's graph")
     }
 
@@ -84,10 +91,18 @@ impl TextSession {
             ValueType::Tensor { ty: TensorElementType::Float32, shape, .. } => {
                 (shape.len(), shape.last().and_then(|&size| usize::try_from(size).ok()))
             }
-            other => return Err(Error::Unsupported(format!("{name}: output `{}` is {other:?}, not 32-bit floats", output.name()))),
+            other => {
+                return Err(Error::Unsupported(format!(
+                    "{name}: output `{}` is {other:?}, not 32-bit floats",
+                    output.name()
+                )));
+            }
         };
         if rank != 2 && rank != 3 {
-            return Err(Error::Unsupported(format!("{name}: output `{}` has {rank} dimensions, not 2 or 3", output.name())));
+            return Err(Error::Unsupported(format!(
+                "{name}: output `{}` has {rank} dimensions, not 2 or 3",
+                output.name()
+            )));
         }
         let output = output.name().to_owned();
         Ok(Self { session, token_types, output, pooled: rank == 2, size })

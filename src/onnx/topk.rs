@@ -57,7 +57,8 @@ impl TopK {
         if count == 0 || k == 0 {
             return Ok(());
         }
-        let queries = TensorRef::from_array_view(([count, self.dimension], queries)).map_err(Error::run("take queries"))?;
+        let queries =
+            TensorRef::from_array_view(([count, self.dimension], queries)).map_err(Error::run("take queries"))?;
         let block = TensorRef::from_array_view(([rows, self.dimension], block)).map_err(Error::run("take vectors"))?;
         let wanted = Tensor::from_array(([1_usize], vec![k as i64])).map_err(Error::run("take k"))?;
         let outputs = self

@@ -47,8 +47,9 @@ impl Weights {
         let refuse = |reason: String| Error::File { file: path.to_path_buf(), reason };
         let map = crate::system::map_file(path).map_err(|error| refuse(error.to_string()))?;
         let start = map.as_ptr() as usize;
-        let tensors = SafeTensors::deserialize(&map)
-            .map_err(|error| refuse(format!("not a sound safetensors file ({error}); fetch or copy the checkpoint again")))?;
+        let tensors = SafeTensors::deserialize(&map).map_err(|error| {
+            refuse(format!("not a sound safetensors file ({error}); fetch or copy the checkpoint again"))
+        })?;
         let file = self.files.len();
         for (name, view) in tensors.iter() {
             let data = view.data();

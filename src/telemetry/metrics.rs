@@ -12,7 +12,7 @@ use prometheus::{
 pub const STAGES: [&str; 5] = ["queue", "tokenize", "encode", "search", "fetch"];
 
 /// Why a request was turned away before it was answered.
-pub const REJECTIONS: [&str; 4] = ["queue_full", "stopping", "not_ready", "timeout"];
+const REJECTIONS: [&str; 4] = ["queue_full", "stopping", "not_ready", "timeout"];
 
 /// The metrics of one server.
 #[derive(Debug)]
