@@ -27,3 +27,11 @@ pub fn open_lmdb(options: &heed::EnvOpenOptions<heed::WithoutTls>, folder: &Path
     // flag that weakens LMDB's locking or its copy-on-write pages is set.
     unsafe { options.open(folder) }
 }
+
+/// Makes a write past the limit on file size (`ulimit -f`) an error of that write instead of the end of the process.
+pub fn ignore_file_size_signal() {
+    // SAFETY: `SIG_IGN` installs no handler, so that no code runs in a signal's context.
+    unsafe {
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+    }
+}
