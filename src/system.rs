@@ -33,7 +33,7 @@ pub fn open_lmdb(
 
 /// Makes a write past the file-size limit (`ulimit -f`) fail with an error instead of ending the process.
 pub fn ignore_file_size_signal() {
-    // SAFETY: SIG_IGN is a valid disposition for SIGXFSZ and no handler of ours is replaced.
+    // SAFETY: SIG_IGN is a valid disposition for SIGXFSZ, and no handler of ours is replaced.
     unsafe {
         libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
     }

@@ -1,4 +1,5 @@
 //! Files in, documents, queries and judgments out of the store.
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};

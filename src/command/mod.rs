@@ -71,7 +71,7 @@ struct Usage(String);
 
 /// Runs the program with the process's arguments.
 pub fn run() -> ExitCode {
-    // A file-size limit or a full quota must be an error of a write, not the end of the process.
+    // A file-size limit must be an error of a write, not the end of the process, also for files outside the store.
     crate::system::ignore_file_size_signal();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,

@@ -119,6 +119,12 @@ impl Error {
     }
 
     fn system(folder: PathBuf, operation: &'static str, source: io::Error) -> Self {
+        // LMDB calls a write that was cut short EIO, whatever cut it.
+        if source.raw_os_error() == Some(libc::EIO) {
+            let reason = "a write was cut short: the disk is full, the limit on file size (ulimit -f) is reached, or the \
+                          disk is failing; make room and try again, or check the system's log";
+            return Self::Full { folder, operation, reason };
+        }
         let advice = match source.kind() {
             io::ErrorKind::StorageFull => {
                 return Self::Full { folder, operation, reason: "the disk is full; free some space and try again" };
@@ -142,7 +148,6 @@ impl Error {
             _ if matches!(source.raw_os_error(), Some(libc::ENOLCK | libc::EAGAIN)) => {
                 "the files cannot be locked: put the folder on a local disk, not on a network file system"
             }
-            _ if source.raw_os_error() == Some(libc::EIO) => "the disk may be failing: check it and the system's log",
             _ => "check the folder and its disk",
         };
         Self::Unusable { folder, operation, source, advice }

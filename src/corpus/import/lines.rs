@@ -20,6 +20,9 @@ const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 /// Bytes read so far, over all files of an import, as they are on disk.
 pub(super) type Counter = Rc<Cell<u64>>;
 
+/// A line's number, from 1, and the line without its end, or why it cannot be read.
+pub(super) type Line<'buffer> = (u64, Result<&'buffer str, String>);
+
 /// The lines of a file.
 pub(super) struct Lines<'reader> {
     path: PathBuf,
@@ -46,8 +49,8 @@ impl<'reader> Lines<'reader> {
         Ok(Self { path: path.to_path_buf(), reader, buffer: Vec::new(), number: 0, limit: LINE_BYTES })
     }
 
-    /// The next line's number, from 1, and the line without its end, or why it cannot be read; none after the last.
-    pub(super) fn next(&mut self) -> Result<Option<(u64, Result<&str, String>)>, Error> {
+    /// The next line; none after the last.
+    pub(super) fn next(&mut self) -> Result<Option<Line<'_>>, Error> {
         self.buffer.clear();
         self.buffer.shrink_to(KEPT_BYTES);
         let mut limited = (&mut self.reader).take(self.limit as u64 + 1);

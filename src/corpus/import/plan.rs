@@ -30,7 +30,7 @@ pub(super) fn plan(paths: &[PathBuf], options: &ImportOptions) -> Result<Vec<Inp
         }
     }
     // Stable, so that files of a kind keep the order in which they were named.
-    inputs.sort_by(|left, right| phase(&left.kind).cmp(&phase(&right.kind)));
+    inputs.sort_by_key(|input| phase(&input.kind));
     Ok(inputs)
 }
 

@@ -4,6 +4,8 @@
 //! reached the disk when its call returns.
 
 mod documents;
+#[cfg(test)]
+mod filter_tests;
 mod matching;
 mod open;
 mod queries;

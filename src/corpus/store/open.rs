@@ -31,9 +31,12 @@ impl Store {
     /// # Errors
     /// The folder cannot be made, read or written, its files are damaged or of another layout, the disk is full, or
     /// this process has the store open already.
+    ///
+    /// The process ignores `SIGXFSZ` from then on, so that a limit on file size is an error of the write that meets it.
     pub fn open(folder: &Path) -> Result<Self, Error> {
         let system_error = |error: io::Error| Error::lmdb(folder, OPERATION, heed::Error::Io(error));
         fs::create_dir_all(folder).map_err(system_error)?;
+        system::ignore_file_size_signal();
         let env = environment(folder)?;
         // A process that was killed while it read leaves its slot behind, which would keep old pages from being used.
         env.clear_stale_readers().map_err(|error| Error::lmdb(folder, OPERATION, error))?;

@@ -1,0 +1,209 @@
+//! A server under test: its own process, data folder and port, gone when the test ends.
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// How long a server may take to get ready; far more than it needs.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The repository's root.
+pub fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A tiny checkpoint of random weights: everything works on it, nothing takes long.
+pub fn tiny_model() -> PathBuf {
+    root().join("tests/fixtures/reference/bert-mean")
+}
+
+/// The command line of the binary under test, in the repository's root, where `.onnxruntime/` lies.
+pub fn anced<S: AsRef<std::ffi::OsStr>>(arguments: &[S]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_anced"));
+    command.current_dir(root()).args(arguments).env_remove("ANCED_CONFIG");
+    command
+}
+
+/// A free loopback port; another process may take it before it is used, which then shows as "cannot listen".
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A running server.
+pub struct Server {
+    child: Child,
+    pub url: String,
+    pub port: u16,
+    log: Arc<Mutex<String>>,
+}
+
+/// An answer: status, header of choice on demand, body.
+pub struct Answer {
+    pub status: u16,
+    pub headers: ureq::http::HeaderMap,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&self.body)))
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+}
+
+impl Server {
+    /// Starts a server with the tiny checkpoint over a data folder and waits until it is ready.
+    pub fn start(data: &Path) -> Self {
+        Self::start_with(data, &[])
+    }
+
+    /// As [`Server::start`], with more arguments.
+    pub fn start_with(data: &Path, arguments: &[&str]) -> Self {
+        let server = Self::spawn(data, arguments);
+        server.wait_until_ready();
+        server
+    }
+
+    /// Starts a server and does not wait.
+    pub fn spawn(data: &Path, arguments: &[&str]) -> Self {
+        let port = free_port();
+        let model = tiny_model();
+        let mut all: Vec<std::ffi::OsString> = vec!["serve".into(), "--data".into(), data.into()];
+        all.extend(["--listen".into(), format!("127.0.0.1:{port}").into()]);
+        if !arguments.contains(&"--model") {
+            all.extend(["--model".into(), model.into()]);
+        }
+        all.extend(arguments.iter().map(Into::into));
+        let mut child = anced(&all).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let log = Arc::new(Mutex::new(String::new()));
+        let mut lines = BufReader::new(child.stderr.take().unwrap());
+        let of_reader = Arc::clone(&log);
+        std::thread::spawn(move || {
+            let mut line = String::new();
+            while lines.read_line(&mut line).is_ok_and(|count| count > 0) {
+                of_reader.lock().unwrap().push_str(&line);
+                line.clear();
+            }
+        });
+        Self { child, url: format!("http://127.0.0.1:{port}"), port, log }
+    }
+
+    pub fn wait_until_ready(&self) {
+        let started = Instant::now();
+        while started.elapsed() < PATIENCE {
+            if self.try_get("/readyz").is_some_and(|answer| answer.status == 200) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        panic!("not ready after {PATIENCE:?}; its log:\n{}", self.log());
+    }
+
+    /// What it wrote to standard error so far.
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    fn agent() -> ureq::Agent {
+        ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(Duration::from_secs(60)))
+            .build()
+            .into()
+    }
+
+    pub fn try_get(&self, path: &str) -> Option<Answer> {
+        Self::agent().get(format!("{}{path}", self.url)).call().ok().map(read)
+    }
+
+    pub fn get(&self, path: &str) -> Answer {
+        read(Self::agent().get(format!("{}{path}", self.url)).call().unwrap())
+    }
+
+    pub fn delete(&self, path: &str) -> Answer {
+        read(Self::agent().delete(format!("{}{path}", self.url)).call().unwrap())
+    }
+
+    /// Posts a JSON value.
+    pub fn post(&self, path: &str, body: &Value) -> Answer {
+        self.post_raw(path, "application/json", body.to_string().as_bytes())
+    }
+
+    /// Posts bytes as they are.
+    pub fn post_raw(&self, path: &str, content_type: &str, body: &[u8]) -> Answer {
+        self.try_post_raw(path, content_type, body).unwrap()
+    }
+
+    /// Posts bytes; none where the connection broke.
+    pub fn try_post_raw(&self, path: &str, content_type: &str, body: &[u8]) -> Option<Answer> {
+        let request = Self::agent().post(format!("{}{path}", self.url)).header("content-type", content_type);
+        request.send(body).ok().map(read)
+    }
+
+    /// The ids that a search finds.
+    pub fn search_ids(&self, query: &str, k: usize) -> Vec<String> {
+        let answer = self.post("/search", &serde_json::json!({"query": query, "k": k}));
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let hits = answer.json();
+        hits["hits"].as_array().unwrap().iter().map(|hit| hit["id"].as_str().unwrap().to_owned()).collect()
+    }
+
+    /// Ends the process at once, as `kill -9` does.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Asks the process to stop and waits for its end.
+    pub fn stop(mut self) -> ExitStatus {
+        let killed = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
+        assert!(killed.success());
+        self.wait()
+    }
+
+    /// Waits for the process to end by itself.
+    pub fn wait(&mut self) -> ExitStatus {
+        let started = Instant::now();
+        while started.elapsed() < PATIENCE {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("still running after {PATIENCE:?}; its log:\n{}", self.log());
+    }
+
+    /// Whether the process still runs.
+    pub fn is_alive(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Already gone is fine.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn read(answer: ureq::http::Response<ureq::Body>) -> Answer {
+    let (parts, body) = answer.into_parts();
+    let mut bytes = Vec::new();
+    body.into_reader().read_to_end(&mut bytes).unwrap();
+    Answer { status: parts.status.as_u16(), headers: parts.headers, body: bytes }
+}
