@@ -1,5 +1,5 @@
 //! A server under test: its own process, data folder and port, gone when the test ends.
-#![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
