@@ -86,7 +86,8 @@ fn exact_search_agrees_with_a_naive_one_across_blocks() {
     index.add(&keys, &vectors).unwrap();
     let found = index.exact(&queries[..5], 20, None).unwrap();
     for (query, found) in queries.iter().zip(&found) {
-        let mut naive: Vec<(u64, f32)> = keys.iter().zip(&vectors).map(|(key, vector)| (*key, cosine(query, vector))).collect();
+        let mut naive: Vec<(u64, f32)> =
+            keys.iter().zip(&vectors).map(|(key, vector)| (*key, cosine(query, vector))).collect();
         naive.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
         for (ours, naive) in found.iter().zip(&naive) {
             assert!((ours.score - naive.1).abs() < 1e-5, "{ours:?} against {naive:?}");
@@ -116,7 +117,9 @@ fn filters_hold_whether_selective_or_not() {
         let recall = recall(&index, &queries, Some(&filter));
         assert!(recall >= 0.99, "one in {share}: {recall}");
         for query in &queries {
-            assert!(index.search(query, 10, 128, Some(&filter)).unwrap().iter().all(|found| filter.contains(found.key)));
+            assert!(
+                index.search(query, 10, 128, Some(&filter)).unwrap().iter().all(|found| filter.contains(found.key))
+            );
         }
     }
     assert!(index.search(&queries[0], 10, 128, Some(&RoaringTreemap::new())).unwrap().is_empty());
@@ -137,7 +140,9 @@ fn what_is_removed_is_never_found_and_recall_holds_under_updates() {
     }
     assert_eq!(index.count(), keys.len());
     for query in &queries {
-        for found in index.search(query, 50, 128, None).unwrap().iter().chain(&index.exact(&[query], 50, None).unwrap()[0]) {
+        for found in
+            index.search(query, 50, 128, None).unwrap().iter().chain(&index.exact(&[query], 50, None).unwrap()[0])
+        {
             assert!(found.key > 10_000 || found.key % 2 == 1, "{found:?} was removed");
         }
     }
