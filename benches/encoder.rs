@@ -1,5 +1,5 @@
 //! How long all-MiniLM-L6-v2 takes: one query, a batch of queries, a batch of passages.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 use std::path::Path;
 use std::sync::Arc;

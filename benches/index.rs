@@ -1,5 +1,5 @@
 //! How long a search takes among 20,000 vectors of 384 components: by the graph and exactly.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 use anced::index::{Index, IndexOptions};
 use anced::onnx::Runtime;
