@@ -1,4 +1,5 @@
 //! The index room on vectors that have neighbours: clusters, as text embeddings form them.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends by panicking")]
 
 use anced::index::{Error, GRAPH_FILE, Index, IndexOptions, VECTORS_FILE};
 use anced::onnx::Runtime;
