@@ -1,9 +1,10 @@
-//! How long a search takes among 20,000 vectors of 384 components: by the graph and exactly.
+//! How long a search takes among 20,000 vectors of 384 components: by the graph in each
+//! quantisation, and exactly.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use anced::index::{Index, IndexOptions};
 use anced::onnx::Runtime;
-use anced::settings::{Settings, Similarity};
+use anced::settings::{Quantization, Settings, Similarity};
 use criterion::{Criterion, criterion_group, criterion_main};
 
 const DIMENSION: usize = 384;
@@ -24,17 +25,26 @@ fn search(criterion: &mut Criterion) {
     let settings = Settings::load(None, &[]).unwrap();
     let runtime = Runtime::load(settings.onnxruntime.as_deref(), settings.threads).unwrap();
     let vectors = vectors();
-    let options = IndexOptions::from(&settings);
-    let index = Index::new(DIMENSION, Similarity::Cosine, options, COUNT as usize, &runtime).unwrap();
-    index.add(&(1..=COUNT).collect::<Vec<_>>(), &vectors).unwrap();
-    let query = &vectors[17];
-    let mut group = criterion.benchmark_group("search");
-    group.bench_function("graph, 10 of 20,000", |bencher| {
-        bencher.iter(|| index.search(query, 10, settings.expansion_search, None).unwrap());
-    });
-    group.bench_function("exact, 10 of 20,000", |bencher| {
-        bencher.iter(|| index.exact(std::slice::from_ref(query), 10, None).unwrap());
-    });
+    let keys: Vec<u64> = (1..=COUNT).collect();
+    let queries: Vec<&Vec<f32>> = vectors.iter().step_by(97).collect();
+    let mut group = criterion.benchmark_group("10 of 20,000");
+    group.sample_size(20);
+    for quantization in [Quantization::F32, Quantization::F16, Quantization::Bf16, Quantization::I8] {
+        let options = IndexOptions { quantization, ..IndexOptions::from(&settings) };
+        let index = Index::new(DIMENSION, Similarity::Cosine, options, COUNT as usize, &runtime).unwrap();
+        let started = std::time::Instant::now();
+        index.add(&keys, &vectors).unwrap();
+        println!("{quantization:?}: built in {:.1} s, {} MiB", started.elapsed().as_secs_f64(), index.bytes() >> 20);
+        let mut turn = queries.iter().cycle();
+        group.bench_function(format!("graph, {quantization:?}"), |bencher| {
+            bencher.iter(|| index.search(turn.next().unwrap(), 10, settings.expansion_search, None).unwrap());
+        });
+        if quantization == Quantization::F32 {
+            group.bench_function("exact", |bencher| {
+                bencher.iter(|| index.exact(&[turn.next().unwrap()], 10, None).unwrap());
+            });
+        }
+    }
     group.finish();
 }
 
