@@ -19,8 +19,6 @@ use crate::corpus::{Document, Store};
 use crate::encoder::{Encoded, Side};
 use crate::telemetry::Metrics;
 
-/// Changes after which the index is written to its files, so that a killed server has little to encode again.
-const SAVE_AFTER: u64 = 20_000;
 /// A full queue is worth another try after this.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -33,6 +31,7 @@ pub struct Retriever {
     writer: Arc<Mutex<()>>,
     stopping: AtomicBool,
     expansion_search: usize,
+    save_after: u64,
     metrics: Arc<Metrics>,
 }
 
@@ -45,6 +44,7 @@ impl Retriever {
             writer: Arc::default(),
             stopping: AtomicBool::new(false),
             expansion_search: machine.expansion_search,
+            save_after: machine.save_after,
             metrics: Arc::clone(&machine.metrics),
         }
     }
@@ -79,10 +79,11 @@ impl Retriever {
     /// holds the data folder's lock.
     ///
     /// # Errors
-    /// As [`load`](Self::load), and index files that cannot be written.
+    /// As [`load`](Self::load). That the index could not be saved is told to the log: it can be searched all the same.
     pub fn start(&self, machine: &Machine, progress: &mut dyn FnMut(BuildProgress)) -> Result<(), Error> {
         self.load(machine, progress)?;
-        self.live()?.save()
+        save_or_log(&*self.live()?);
+        Ok(())
     }
 
     /// The generation that answers now; a request takes it once and keeps it.
@@ -169,7 +170,9 @@ impl Retriever {
             }
             let store = Arc::clone(self.data.store());
             let count = changed.len();
-            let sequence = blocking(move || commit(held, &generation, &store, &changed, &encoded.vectors)).await?;
+            let save_after = self.save_after;
+            let write = move || commit(held, &generation, &store, &changed, &encoded.vectors, save_after);
+            let sequence = blocking(write).await?;
             self.metrics.documents_written.inc_by(count as u64);
             return Ok(Written { written: accepted, sequence });
         }
@@ -184,14 +187,16 @@ impl Retriever {
         let held = Arc::clone(&self.writer).lock_owned().await;
         let generation = self.live()?;
         let store = Arc::clone(self.data.store());
+        let save_after = self.save_after;
         let deleted = blocking(move || {
             let _held = held;
+            level(&generation, &store)?;
             let removals = store.delete(&ids)?;
             let keys: Vec<u64> = removals.iter().map(|removal| removal.removed).collect();
             generation.index().remove(&keys)?;
             let sequence = store.last_sequence()?;
             generation.set_applied(sequence);
-            keep_sound(&generation);
+            keep_sound(&generation, save_after);
             Ok(Deleted { deleted: removals.len(), sequence })
         })
         .await?;
@@ -303,6 +308,16 @@ fn only_changed(store: &Store, documents: Vec<Document>) -> Result<Vec<Document>
     Ok(changed)
 }
 
+/// Brings the index up to the store where an earlier write was committed but could not be indexed: `applied` goes up
+/// only over writes that are in the index, one after the other. Writers must be held.
+fn level(generation: &Generation, store: &Store) -> Result<(), Error> {
+    if generation.applied() == store.last_sequence()? {
+        return Ok(());
+    }
+    tracing::warn!("an earlier write is not in the index yet, it is added now");
+    catch_up(generation, store, &mut |_| {})
+}
+
 /// Commits documents to the store and puts their vectors into the index; returns the newest sequence.
 fn commit(
     held: OwnedMutexGuard<()>,
@@ -310,8 +325,12 @@ fn commit(
     store: &Store,
     documents: &[Document],
     vectors: &[Vec<f32>],
+    save_after: u64,
 ) -> Result<u64, Error> {
     let _held = held;
+    // What the index would refuse must not be committed.
+    generation.index().check(vectors)?;
+    level(generation, store)?;
     let outcomes = store.write(documents)?;
     let (mut keys, mut added, mut gone) = (Vec::new(), Vec::new(), Vec::new());
     for (outcome, vector) in outcomes.iter().zip(vectors).filter(|(outcome, _)| outcome.changed) {
@@ -323,13 +342,13 @@ fn commit(
     generation.index().remove(&gone)?;
     let sequence = store.last_sequence()?;
     generation.set_applied(sequence);
-    keep_sound(generation);
+    keep_sound(generation, save_after);
     Ok(sequence)
 }
 
 /// Rebuilds a graph that removals have worn, and saves an index that is far ahead of its files. The write that this
 /// follows is done, so a failure is told to the log and not to its caller.
-fn keep_sound(generation: &Generation) {
+fn keep_sound(generation: &Generation, save_after: u64) {
     if generation.index().wants_rebuild() {
         let started = Instant::now();
         match generation.index().rebuild() {
@@ -339,10 +358,14 @@ fn keep_sound(generation: &Generation) {
             Err(error) => tracing::error!(%error, "the graph could not be rebuilt"),
         }
     }
-    if generation.unsaved() >= SAVE_AFTER
-        && let Err(error) = generation.save()
-    {
-        tracing::error!(%error, "the index could not be saved; a restart encodes again what its files lack");
+    if generation.untried() >= save_after {
+        save_or_log(generation);
+    }
+}
+
+fn save_or_log(generation: &Generation) {
+    if let Err(error) = generation.save() {
+        tracing::error!(%error, "the index could not be saved; the next start encodes again what its files lack");
     }
 }
 
