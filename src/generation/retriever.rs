@@ -8,12 +8,12 @@ use arc_swap::ArcSwapOption;
 use rayon::prelude::*;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::sync::Mutex;
 
 use super::catch_up::catch_up;
 use super::{
     BuildProgress, DataFolder, Deleted, Embedded, Error, Generation, GenerationInfo, Hit, Machine, SearchRequest,
-    SearchResponse, StageTimes, Status, Written,
+    SearchResponse, StageTimes, Status, Written, writing,
 };
 use crate::corpus::{Document, Store};
 use crate::encoder::{Encoded, Side};
@@ -82,7 +82,7 @@ impl Retriever {
     /// As [`load`](Self::load). That the index could not be saved is told to the log: it can be searched all the same.
     pub fn start(&self, machine: &Machine, progress: &mut dyn FnMut(BuildProgress)) -> Result<(), Error> {
         self.load(machine, progress)?;
-        save_or_log(&*self.live()?);
+        writing::save_or_log(&*self.live()?);
         Ok(())
     }
 
@@ -155,7 +155,7 @@ impl Retriever {
         }
         let store = Arc::clone(self.data.store());
         let accepted = documents.len();
-        let changed = blocking(move || Ok(only_changed(&store, documents)?)).await?;
+        let changed = blocking(move || Ok(writing::only_changed(&store, documents)?)).await?;
         loop {
             self.refuse_when_stopping()?;
             let generation = self.live()?;
@@ -171,8 +171,11 @@ impl Retriever {
             let store = Arc::clone(self.data.store());
             let count = changed.len();
             let save_after = self.save_after;
-            let write = move || commit(held, &generation, &store, &changed, &encoded.vectors, save_after);
-            let sequence = blocking(write).await?;
+            let sequence = blocking(move || {
+                let _held = held;
+                writing::commit(&generation, &store, &changed, &encoded.vectors, save_after)
+            })
+            .await?;
             self.metrics.documents_written.inc_by(count as u64);
             return Ok(Written { written: accepted, sequence });
         }
@@ -190,14 +193,7 @@ impl Retriever {
         let save_after = self.save_after;
         let deleted = blocking(move || {
             let _held = held;
-            level(&generation, &store)?;
-            let removals = store.delete(&ids)?;
-            let keys: Vec<u64> = removals.iter().map(|removal| removal.removed).collect();
-            generation.index().remove(&keys)?;
-            let sequence = store.last_sequence()?;
-            generation.set_applied(sequence);
-            keep_sound(&generation, save_after);
-            Ok(Deleted { deleted: removals.len(), sequence })
+            writing::delete(&generation, &store, &ids, save_after)
         })
         .await?;
         self.metrics.documents_written.inc_by(deleted.deleted as u64);
@@ -282,7 +278,8 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + S
     let span = tracing::Span::current();
     match tokio::task::spawn_blocking(move || span.in_scope(work)).await {
         Ok(result) => result,
-        // The runtime is going down, or the work panicked and was logged.
+        Err(error) if error.is_panic() => Err(Error::Panicked),
+        // The runtime is going down.
         Err(_) => Err(Error::Stopping),
     }
 }
@@ -292,81 +289,6 @@ async fn encode(generation: &Generation, texts: Vec<String>, side: Side) -> Resu
         crate::encoder::Error::QueueFull { .. } => Error::Overloaded { retry_after: RETRY_AFTER },
         other => Error::Encoder(other),
     })
-}
-
-/// The documents that are not in the store as they are.
-fn only_changed(store: &Store, documents: Vec<Document>) -> Result<Vec<Document>, crate::corpus::Error> {
-    let mut changed = Vec::with_capacity(documents.len());
-    let mut seen = std::collections::HashSet::new();
-    for document in documents {
-        // A second version of the same id in one call counts whatever is stored now: the last one wins.
-        let again = !seen.insert(document.id.clone());
-        if again || store.document(&document.id)?.is_none_or(|stored| stored.document != document) {
-            changed.push(document);
-        }
-    }
-    Ok(changed)
-}
-
-/// Brings the index up to the store where an earlier write was committed but could not be indexed: `applied` goes up
-/// only over writes that are in the index, one after the other. Writers must be held.
-fn level(generation: &Generation, store: &Store) -> Result<(), Error> {
-    if generation.applied() == store.last_sequence()? {
-        return Ok(());
-    }
-    tracing::warn!("an earlier write is not in the index yet, it is added now");
-    catch_up(generation, store, &mut |_| {})
-}
-
-/// Commits documents to the store and puts their vectors into the index; returns the newest sequence.
-fn commit(
-    held: OwnedMutexGuard<()>,
-    generation: &Generation,
-    store: &Store,
-    documents: &[Document],
-    vectors: &[Vec<f32>],
-    save_after: u64,
-) -> Result<u64, Error> {
-    let _held = held;
-    // What the index would refuse must not be committed.
-    generation.index().check(vectors)?;
-    level(generation, store)?;
-    let outcomes = store.write(documents)?;
-    let (mut keys, mut added, mut gone) = (Vec::new(), Vec::new(), Vec::new());
-    for (outcome, vector) in outcomes.iter().zip(vectors).filter(|(outcome, _)| outcome.changed) {
-        keys.push(outcome.sequence);
-        added.push(vector.clone());
-        gone.extend(outcome.replaced);
-    }
-    generation.index().add(&keys, &added)?;
-    generation.index().remove(&gone)?;
-    let sequence = store.last_sequence()?;
-    generation.set_applied(sequence);
-    keep_sound(generation, save_after);
-    Ok(sequence)
-}
-
-/// Rebuilds a graph that removals have worn, and saves an index that is far ahead of its files. The write that this
-/// follows is done, so a failure is told to the log and not to its caller.
-fn keep_sound(generation: &Generation, save_after: u64) {
-    if generation.index().wants_rebuild() {
-        let started = Instant::now();
-        match generation.index().rebuild() {
-            Ok(()) => {
-                tracing::info!(seconds = started.elapsed().as_secs_f64(), "graph rebuilt without removed documents")
-            }
-            Err(error) => tracing::error!(%error, "the graph could not be rebuilt"),
-        }
-    }
-    if generation.untried() >= save_after {
-        save_or_log(generation);
-    }
-}
-
-fn save_or_log(generation: &Generation) {
-    if let Err(error) = generation.save() {
-        tracing::error!(%error, "the index could not be saved; the next start encodes again what its files lack");
-    }
 }
 
 /// The hits of each query, and how long searching and fetching took.
