@@ -14,6 +14,8 @@ use crate::settings::{Quantization, Settings, Similarity, VectorType};
 
 /// Share of removed vectors, in percent of those there, past which the graph is worth building anew.
 const REBUILD_PERCENT: usize = 25;
+/// Vectors that a graph holds before several threads add to it.
+const CONNECTED: usize = 512;
 
 /// How an index is built and kept.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -144,11 +146,11 @@ impl Index {
         let add = |((key, vector), fresh): ((&u64, &Vec<f32>), &bool)| {
             if *fresh { graph.add(*key, vector) } else { Ok(()) }
         };
-        let added = if keys.len() < 32 {
-            keys.iter().zip(&prepared).zip(&fresh).try_for_each(add)
-        } else {
-            keys.par_iter().zip(&prepared).zip(&fresh).try_for_each(add)
-        };
+        // Threads that add to a graph of few vectors do not see each other's, which then stay unconnected.
+        let alone = if keys.len() < 32 { keys.len() } else { CONNECTED.saturating_sub(graph.len()).min(keys.len()) };
+        let all: Vec<_> = keys.iter().zip(&prepared).zip(&fresh).collect();
+        let (first, rest) = all.split_at(alone);
+        let added = first.iter().copied().try_for_each(add).and_then(|()| rest.par_iter().copied().try_for_each(add));
         if added.is_err() {
             // A vector that the graph does not hold would never be found, and never be added again.
             for (&key, _) in keys.iter().zip(&fresh).filter(|(_, fresh)| **fresh) {
@@ -264,11 +266,11 @@ impl Index {
         let count = blocks.iter().map(|block| block.keys.len()).sum();
         let graph = Graph::new(self.dimension, &self.options, count)?;
         for block in &blocks {
-            block
-                .keys
-                .par_iter()
-                .zip(block.data.par_chunks_exact(self.dimension))
-                .try_for_each(|(key, vector)| graph.add(*key, vector))?;
+            let rows: Vec<_> = block.keys.iter().zip(block.data.chunks_exact(self.dimension)).collect();
+            let (first, rest) = rows.split_at(CONNECTED.saturating_sub(graph.len()).min(rows.len()));
+            let add = |(key, vector): &(&u64, &[f32])| graph.add(**key, vector);
+            first.iter().try_for_each(add)?;
+            rest.par_iter().try_for_each(add)?;
         }
         *self.graph.write().unwrap_or_else(PoisonError::into_inner) = graph;
         self.removed.store(0, Ordering::Relaxed);
