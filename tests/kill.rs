@@ -4,6 +4,7 @@
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -179,13 +180,23 @@ impl Writer {
         }
         for some in queries.chunks(500) {
             let texts: Vec<&str> = some.iter().map(|(_, text)| text.as_str()).collect();
-            let answer = server.post("/search", &json!({"queries": texts, "k": 20, "include": ["text"]})).json();
-            for ((id, text), result) in some.iter().zip(answer["results"].as_array().unwrap()) {
-                let hits = result["hits"].as_array().unwrap();
-                assert_once(hits);
-                let hit = hits.iter().find(|hit| hit["id"] == **id).unwrap_or_else(|| panic!("{id} is not found"));
-                assert_eq!(hit["text"], **text, "{id}");
-                assert!(hit["score"].as_f64().unwrap() > 0.999, "{id}: found by an old vector: {hit}");
+            for exact in [true, false] {
+                let query = json!({"queries": texts, "k": 20, "exact": exact, "include": ["text"]});
+                let answer = server.post("/search", &query).json();
+                let mut missed = 0;
+                for ((id, text), result) in some.iter().zip(answer["results"].as_array().unwrap()) {
+                    let hits = result["hits"].as_array().unwrap();
+                    assert_once(hits);
+                    let Some(hit) = hits.iter().find(|hit| hit["id"] == **id) else {
+                        missed += 1;
+                        continue;
+                    };
+                    assert_eq!(hit["text"], **text, "{id}");
+                    assert!(hit["score"].as_f64().unwrap() > 0.999, "{id}: found by an old vector: {hit}");
+                }
+                // A graph is approximate: it may leave one in a hundred unconnected.
+                let allowed = if exact { 0 } else { some.len().div_ceil(100) + 1 };
+                assert!(missed <= allowed, "{missed} of {} are not found (exact: {exact})", some.len());
             }
         }
     }
@@ -218,7 +229,7 @@ fn check(server: &Server, writers: &mut [Writer]) {
     let status = server.get("/admin/status").json();
     assert_eq!((&status["documents"], &status["indexed"]), (&json!(listed.len()), &json!(listed.len())), "{status}");
     let known: usize = writers.iter().map(|writer| writer.known.len()).sum();
-    assert!(listed.len() <= known, "documents that nobody wrote");
+    assert!(listed.len() <= known || writers.is_empty(), "documents that nobody wrote");
     if !listed.is_empty() {
         // Everything that the index holds.
         let query = json!({"query": "anything", "k": listed.len(), "exact": true, "include": []});
@@ -333,4 +344,41 @@ fn nothing_acknowledged_is_lost_whenever_the_process_is_killed() {
     println!("{cut} kills under writes, {ended} stops, {acknowledged} acknowledged requests");
     assert!(cut >= 18 && acknowledged > ROUNDS, "{cut} kills, {acknowledged} acknowledged requests prove little");
     assert!(server.stop().success());
+}
+
+#[test]
+fn a_client_that_leaves_in_the_middle_of_a_write_leaves_the_index_whole() {
+    let mut random = Random::from_seed("leave");
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start_with(data.path(), &["--save-after", "20"]);
+    for round in 0..40 {
+        let lines: Vec<String> = (0..40)
+            .map(|line| json!({"id": format!("{}", round % 7 * 40 + line), "text": random.text(6)}).to_string())
+            .collect();
+        let (kind, body) = match round % 2 {
+            0 => ("application/json", format!("{{\"documents\": [{}]}}", lines.join(","))),
+            _ => ("application/x-ndjson", lines.join("\n")),
+        };
+        let head = format!(
+            "POST /documents HTTP/1.1\r\nhost: a\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        // The whole request, or a part of it; then gone, after a while.
+        let sent = if round % 3 == 0 { random.below(body.len() as u64) as usize } else { body.len() };
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", server.port)).unwrap();
+        stream.write_all(head.as_bytes()).unwrap();
+        stream.write_all(&body.as_bytes()[..sent]).unwrap();
+        std::thread::sleep(Duration::from_micros(random.below(60_000)));
+        if round % 5 == 0 {
+            let gone = server.post("/documents/delete", &json!({"ids": [format!("{}", round % 7 * 40)]}));
+            assert_eq!(gone.status, 200);
+        }
+    }
+    // A write waits for those before it.
+    let last = server.post("/documents", &json!({"documents": [{"id": "last", "text": "the last"}]}));
+    assert_eq!(last.status, 200, "{}", last.text());
+    check(&server, &mut []);
+    assert!(!server.log().contains("panicked"), "{}", server.log());
+    server.kill();
+    check(&Server::start(data.path()), &mut []);
 }

@@ -170,3 +170,52 @@ fn a_stop_while_the_server_gets_ready_ends_it_well() {
     let half: Vec<_> = std::fs::read_dir(data.join("generations")).unwrap().flatten().collect();
     assert!(half.len() <= 1, "each start removes what the last left: {half:?}");
 }
+
+#[test]
+fn a_reader_is_not_disturbed_by_a_server_that_saves() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path();
+    let server = Server::start_with(data, &["--save-after", "1"]);
+    let over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let writing = scope.spawn(|| {
+            let mut written = 0;
+            while !over.load(std::sync::atomic::Ordering::Acquire) {
+                let document = json!({"id": format!("{}", written % 50), "text": format!("text number {written}")});
+                assert_eq!(server.post("/documents", &json!({"documents": [document]})).status, 200);
+                written += 1;
+            }
+            written
+        });
+        let searched: Vec<Outcome> = (0..12).map(|_| run(data, "search", &["--json", "text number 1"])).collect();
+        over.store(true, std::sync::atomic::Ordering::Release);
+        assert!(writing.join().unwrap() > 12);
+        for outcome in searched {
+            object(&outcome);
+        }
+    });
+    assert!(!server.log().contains("could not be saved"), "{}", server.log());
+}
+
+#[test]
+fn a_sample_whose_import_was_interrupted_is_imported_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path();
+    let line = data.join("one.jsonl");
+    std::fs::write(&line, "{\"id\": \"own\", \"text\": \"a document of the user's\"}\n").unwrap();
+    assert_eq!(run(data, "import", &[line.to_str().unwrap()]).code, Some(0));
+    let documents = |server: &Server| server.get("/admin/status").json()["documents"].clone();
+
+    // Documents of the user's own: no sample is wanted.
+    let server = Server::start_with(data, &["--sample", BEIR]);
+    assert_eq!(documents(&server), 1);
+    server.kill();
+    std::fs::remove_file(data.join("LIVE")).unwrap();
+
+    // As a kill in the middle of the sample leaves it.
+    std::fs::write(data.join("sample-import"), BEIR).unwrap();
+    let server = Server::start_with(data, &["--sample", BEIR]);
+    assert_eq!(documents(&server), 4);
+    assert!(!data.join("sample-import").exists());
+    server.kill();
+}
