@@ -193,15 +193,10 @@ fn a_damaged_store_is_refused_and_serves_again_when_put_back() {
     no_meta[..8192].fill(0xAA);
     for (what, contents) in [
         ("cut to a page", sound[..4096].to_vec()),
-        ("cut in the middle of a page", sound[..sound.len() / 2 + 100].to_vec()),
+        ("cut in the middle of a page", sound[..12_388].to_vec()),
         ("without its head", no_meta),
         ("something else", vec![b'x'; sound.len()]),
     ] {
-        // A short cut is filled up again where nothing was written there.
-        let mut contents = contents;
-        if what == "cut in the middle of a page" {
-            contents.truncate(12_388);
-        }
         std::fs::write(&file, contents).unwrap();
         assert_refused(what, &verb("serve", data.path(), &[]), &["store", "put a copy of the folder back"]);
     }

@@ -204,3 +204,18 @@ fn a_checkpoint_that_cannot_be_served_is_named_with_its_file() {
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert_eq!(server.get("/admin/status").json()["generation"]["number"], 1);
 }
+
+#[test]
+fn a_data_folder_that_may_not_be_written_is_named() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let data = tempfile::tempdir().unwrap();
+    let may_write = |mode| std::fs::set_permissions(data.path(), std::fs::Permissions::from_mode(mode)).unwrap();
+    may_write(0o555);
+    if std::fs::write(data.path().join("probe"), "").is_ok() {
+        println!("skipped: this user may write to folders without the right to, as root may");
+        return may_write(0o755);
+    }
+    assert_fault("a read-only folder", &serve(data.path(), &[], &[]), 1, &[&text(data.path())]);
+    may_write(0o755);
+}
