@@ -254,6 +254,9 @@ settings! {
         vectors: VectorType = VectorType::F32,
         /// A filter that at most this share of the documents match, in percent, is answered by exact search.
         filter_exact_percent: usize = 20,
+        /// Writes and deletions after which the index is written to its files; a killed server encodes at most about
+        /// so many again.
+        save_after: u64 = 20_000,
     }
 
     /// Settings of the server.
@@ -313,10 +316,9 @@ impl Settings {
             ("max_body_bytes", self.max_body_bytes),
             ("max_query_chars", self.max_query_chars),
         ];
-        for (key, value) in at_least_one {
-            if value == 0 {
-                return Err(Error::Range { key, value: "0".into(), rule: "at least 1" });
-            }
+        let at_least_one = at_least_one.iter().find(|(_, value)| *value == 0).map(|(key, _)| *key);
+        if let Some(key) = at_least_one.or((self.save_after == 0).then_some("save_after")) {
+            return Err(Error::Range { key, value: "0".into(), rule: "at least 1" });
         }
         if !(2..=512).contains(&self.connectivity) {
             return Err(Error::Range { key: "connectivity", value: self.connectivity.to_string(), rule: "2 to 512" });

@@ -90,11 +90,7 @@ impl Evaluate {
             }
             return print(&answer.to_string());
         }
-        print(&format!(
-            "{queries} queries of {:?}, {} search",
-            self.split,
-            if self.exact { "exact" } else { "graph" }
-        ))?;
+        print(&format!("{queries} queries of {}, {} search", self.split, if self.exact { "exact" } else { "graph" }))?;
         print(&line("", |measure| measure.to_string()))?;
         print(&row(&format!("generation {}", generation.number()), &report))?;
         if let Some(bm25) = &bm25 {

@@ -16,6 +16,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::http;
 use crate::settings::{self, CommonArgs, FlagGroup, Settings};
 
 /// An online dense-retrieval search server that retrains itself.
@@ -95,7 +96,9 @@ pub fn run() -> ExitCode {
         Err(error) if broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("anced: {error:#}");
-            let usage = error.is::<settings::Error>() || error.is::<Usage>();
+            let refused_listen =
+                matches!(error.downcast_ref(), Some(http::Error::Unprotected { .. } | http::Error::BadKey { .. }));
+            let usage = error.is::<settings::Error>() || error.is::<Usage>() || refused_listen;
             ExitCode::from(if usage { 2 } else { 1 })
         }
     }

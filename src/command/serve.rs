@@ -1,6 +1,7 @@
 //! `anced serve`: the server.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -60,39 +61,43 @@ async fn serve(settings: &Arc<Settings>, sample: Option<PathBuf>) -> anyhow::Res
     let app = App::new(Arc::clone(settings), Arc::clone(&metrics));
     tracing::info!(%address, data = %settings.data.display(), "listening, getting ready");
 
-    let (give_up, given_up) = tokio::sync::oneshot::channel();
-    let preparing = {
+    let mut preparing = {
         let (app, settings) = (app.clone(), Arc::clone(settings));
         tokio::task::spawn_blocking(move || {
-            let prepared = prepare(data, &settings, metrics, sample.as_deref());
-            match prepared {
-                Ok(retriever) => {
-                    describe(&retriever, &address.to_string());
-                    app.attach(Arc::clone(&retriever));
-                    Ok(retriever)
-                }
-                Err(error) => {
-                    // The server may have been told to stop meanwhile.
-                    let _ = give_up.send(());
-                    Err(error)
-                }
-            }
+            let retriever = prepare(data, &settings, metrics, sample.as_deref())?;
+            describe(&retriever, &address.to_string());
+            app.attach(Arc::clone(&retriever));
+            anyhow::Ok(retriever)
         })
     };
+    let mut prepared = None;
     let shutdown = async {
+        let mut stop = pin!(stop);
         tokio::select! {
-            () = stop => tracing::info!("stopping: requests under way are answered, new ones refused"),
-            Ok(()) = given_up => {}
+            () = &mut stop => {}
+            result = &mut preparing => {
+                let failed = !matches!(result, Ok(Ok(_)));
+                prepared = Some(result);
+                if failed {
+                    return;
+                }
+                stop.await;
+            }
         }
+        tracing::info!("stopping: requests under way are answered, new ones refused");
     };
     let served = http::serve(listener, app, shutdown).await;
-    if !preparing.is_finished() {
+    let Some(prepared) = prepared else {
         // Stopped while it was getting ready: what is half-built is removed at the next start.
+        tracing::info!("stopped before it was ready");
         return Ok(served?);
-    }
-    let retriever = preparing.await.context("getting ready failed")??;
+    };
+    let retriever = prepared.context("getting ready failed")??;
     retriever.stop();
-    retriever.save().await?;
+    retriever
+        .save()
+        .await
+        .context("the index could not be saved; nothing is lost: the next start encodes again what its files lack")?;
     tracing::info!("stopped");
     Ok(served?)
 }
@@ -102,13 +107,12 @@ fn prepare(
     data: DataFolder,
     settings: &Settings,
     metrics: Arc<Metrics>,
-    sample: Option<&std::path::Path>,
+    sample: Option<&Path>,
 ) -> anyhow::Result<Arc<Retriever>> {
     let machine = Machine::new(settings, metrics)?;
     if data.live()?.is_none() {
-        if let Some(sample) = sample.filter(|_| data.store().last_sequence().is_ok_and(|sequence| sequence == 0)) {
-            tracing::info!(sample = %sample.display(), "the data folder is empty, importing the sample");
-            import(data.store(), &[sample], &ImportOptions::default())?;
+        if let Some(sample) = sample {
+            import_sample(&data, sample)?;
         }
         build_and_publish(&data, &settings.model, &machine)?;
     }
@@ -118,6 +122,19 @@ fn prepare(
     bar.finish();
     started?;
     Ok(Arc::new(retriever))
+}
+
+/// Imports the sample where the store is empty, or where an earlier start was ended while it did so.
+fn import_sample(data: &DataFolder, sample: &Path) -> anyhow::Result<()> {
+    let begun = data.path().join("sample-import");
+    if data.store().last_sequence()? > 0 && !begun.exists() {
+        return Ok(());
+    }
+    tracing::info!(sample = %sample.display(), "the data folder is empty, importing the sample");
+    let failed = || format!("{}: cannot be written", begun.display());
+    std::fs::write(&begun, format!("{}\n", sample.display())).with_context(failed)?;
+    import(data.store(), &[sample], &ImportOptions::default())?;
+    std::fs::remove_file(&begun).with_context(failed)
 }
 
 fn describe(retriever: &Retriever, address: &str) {

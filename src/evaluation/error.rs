@@ -8,7 +8,7 @@ use std::path::PathBuf;
 #[non_exhaustive]
 pub enum Error {
     /// Nothing to measure against.
-    #[error("there are no judgments of the split `{0:?}`; import a qrels file of it with `anced import`")]
+    #[error("there are no judgments of the split `{0}`; import a qrels file of it with `anced import`")]
     NoJudgments(crate::corpus::Split),
     /// The generation or its store failed.
     #[error(transparent)]

@@ -39,6 +39,10 @@ pub fn build(
 ) -> Result<u64, Error> {
     let number = data.next_number()?;
     let folder = data.unfinished(number);
+    if folder.exists() {
+        // Left by a build that failed and could not remove it: nothing of it may get into this one.
+        std::fs::remove_dir_all(&folder).map_err(io_error(&folder))?;
+    }
     std::fs::create_dir_all(&folder).map_err(io_error(&folder))?;
     let built = write(data, checkpoint, parent, number, &folder, machine, progress).and_then(|()| {
         let place = data.generation(number);
@@ -88,7 +92,7 @@ fn write(
 
     let mut files = BTreeMap::new();
     record_files(folder, Path::new(""), &mut files)?;
-    let manifest = Manifest {
+    let mut manifest = Manifest {
         number,
         parent,
         created: OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default(),
@@ -102,12 +106,14 @@ fn write(
         },
         dimension: encoder.dimension(),
         similarity,
+        store: store.identity().to_owned(),
         documents: index.count() as u64,
         applied_sequence: applied,
         measures: BTreeMap::new(),
         vectors_file: VECTORS_FILE.into(),
         graph_file: GRAPH_FILE.into(),
         files,
+        checksum: String::new(),
     };
     manifest.write(folder)
 }
@@ -139,6 +145,7 @@ fn copy_checkpoint(encoder: &Encoder, target: &Path) -> Result<(), Error> {
         (None, Some(bytes)) => std::fs::write(&file, bytes).and_then(|()| sync(&file)).map_err(io_error(&file))?,
         (None, None) => {}
     }
+    sync_folder(&onnx)?;
     sync_folder(target)
 }
 

@@ -18,6 +18,9 @@ pub enum Error {
         /// When a new try has a chance.
         retry_after: Duration,
     },
+    /// A piece of work panicked; the log has its message.
+    #[error("a mistake in anced ended the work: the log has a line about a panic, please report it")]
+    Panicked,
     /// The server is stopping.
     #[error("the server is stopping")]
     Stopping,

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::manifest::{MANIFEST, replace_file};
+use super::manifest::{replace_file, sync_folder};
 use super::{Error, Manifest};
 use crate::corpus::Store;
 
@@ -13,6 +13,8 @@ const LIVE: &str = "LIVE";
 const LOCK: &str = "lock";
 /// The ending of a generation's folder while it is being written.
 const UNFINISHED: &str = ".new";
+/// How the names of files begin that are written beside those they replace, ours and those of safetensors.
+const TEMPORARY: &str = ".tmp";
 
 pub(super) fn io_error(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
     let path = path.to_path_buf();
@@ -68,6 +70,10 @@ impl DataFolder {
         opened.set_len(0).map_err(io_error(&file))?;
         writeln!(opened, "{}", std::process::id()).map_err(io_error(&file))?;
         let folder = Self::open(path)?;
+        // A power cut must not take the folders away from under what is written into them.
+        for folder in [path, &path.join("store"), &path.join("generations")] {
+            sync_folder(folder)?;
+        }
         folder.clean_up()?;
         Ok((folder, Lock { _file: opened }))
     }
@@ -111,14 +117,7 @@ impl DataFolder {
 
     fn numbers(&self) -> Result<Vec<u64>, Error> {
         let folder = self.path.join("generations");
-        let mut numbers = Vec::new();
-        for entry in std::fs::read_dir(&folder).map_err(io_error(&folder))? {
-            let entry = entry.map_err(io_error(&folder))?;
-            if let Some(number) = entry.file_name().to_str().and_then(|name| name.parse().ok()) {
-                numbers.push(number);
-            }
-        }
-        Ok(numbers)
+        Ok(entries(&folder)?.iter().filter_map(|path| file_name(path).parse().ok()).collect())
     }
 
     /// The number that the next generation takes.
@@ -156,19 +155,63 @@ impl DataFolder {
         replace_file(&self.path.join(LIVE), format!("{number}\n").as_bytes())
     }
 
-    /// Removes folders that were being written when their process ended: those without a manifest.
+    /// Removes what was being written when its process ended: generations that never took their number, index files
+    /// that no manifest names, files that were to replace others. A numbered folder stays whatever it lacks: it was
+    /// whole once, and a manifest that is put back makes it so again.
     fn clean_up(&self) -> Result<(), Error> {
+        remove_temporary_files(&self.path)?;
         let folder = self.path.join("generations");
-        for entry in std::fs::read_dir(&folder).map_err(io_error(&folder))? {
-            let path = entry.map_err(io_error(&folder))?.path();
-            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            let unfinished =
-                name.ends_with(UNFINISHED) || (name.parse::<u64>().is_ok() && !path.join(MANIFEST).exists());
-            if unfinished && path.is_dir() {
+        for path in entries(&folder)? {
+            let name = file_name(&path);
+            if name.ends_with(UNFINISHED) && path.is_dir() {
                 tracing::warn!(folder = %path.display(), "half-written generation removed");
                 std::fs::remove_dir_all(&path).map_err(io_error(&path))?;
+            }
+            if name.parse::<u64>().is_ok() && path.is_dir() {
+                remove_temporary_files(&path)?;
+                if let Ok(manifest) = Manifest::read(&path) {
+                    remove_unnamed(&path, &manifest)?;
+                }
             }
         }
         Ok(())
     }
+}
+
+/// Removes index files of a generation that its manifest does not name: those of a save that did not come to its end.
+pub(super) fn remove_unnamed(folder: &Path, manifest: &Manifest) -> Result<(), Error> {
+    for path in entries(folder)? {
+        let name = file_name(&path);
+        let of_index = (name.starts_with("vectors") && name.ends_with(".safetensors"))
+            || (name.starts_with("index") && name.ends_with(".usearch"));
+        if of_index && path.is_file() && !manifest.files.contains_key(name) {
+            remove_file(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes files that were being written beside those they were to replace.
+fn remove_temporary_files(folder: &Path) -> Result<(), Error> {
+    entries(folder)?
+        .iter()
+        .filter(|path| file_name(path).starts_with(TEMPORARY) && path.is_file())
+        .try_for_each(|path| remove_file(path))
+}
+
+/// Removes a file; one that is gone already is as good.
+fn remove_file(file: &Path) -> Result<(), Error> {
+    match std::fs::remove_file(file) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(io_error(file)(error)),
+        _ => Ok(()),
+    }
+}
+
+fn entries(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+    let listed = std::fs::read_dir(folder).and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
+    listed.map_err(io_error(folder))
+}
+
+fn file_name(path: &Path) -> &str {
+    path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
 }

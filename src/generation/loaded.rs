@@ -4,9 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::folder::io_error;
+use super::folder::{io_error, remove_unnamed};
 use super::manifest::{FileRecord, file_record, sync_folder};
 use super::{DataFolder, Error, GenerationInfo, Manifest};
+use crate::corpus::Store;
 use crate::encoder::{Encoder, EncoderOptions, Overrides};
 use crate::index::{Index, IndexOptions};
 use crate::onnx::Runtime;
@@ -24,6 +25,8 @@ pub struct Machine {
     pub index: IndexOptions,
     /// Candidates of a graph search by default.
     pub expansion_search: usize,
+    /// Changes after which an index is written to its files.
+    pub save_after: u64,
     /// Where measurements go.
     pub metrics: Arc<Metrics>,
 }
@@ -41,6 +44,7 @@ impl Machine {
             encoder: EncoderOptions::from(settings),
             index: IndexOptions::from(settings),
             expansion_search: settings.expansion_search,
+            save_after: settings.save_after,
             metrics,
         })
     }
@@ -65,14 +69,50 @@ pub struct Generation {
     index: Index,
     /// The index in memory holds every write up to here.
     applied: AtomicU64,
+    /// What `applied` was at the last save, whatever became of it.
+    tried: AtomicU64,
+}
+
+/// Refuses a generation whose keys mean other documents, or none, in this store.
+fn fits_store(manifest: &Manifest, folder: &Path, store: &Store, number: u64) -> Result<(), Error> {
+    let refuse = |reason: String| {
+        let (folder, store) = (folder.display(), store.folder().display());
+        Err(Error::Damaged(format!(
+            "{folder}: {reason} {store}; put the store back that it was made from, or build a new generation with `anced index`"
+        )))
+    };
+    if manifest.number != number {
+        return refuse(format!("it is a copy of generation {}, and does not belong to", manifest.number));
+    }
+    if manifest.store != store.identity() {
+        return refuse("it was made from another store than".into());
+    }
+    let last = store.last_sequence()?;
+    if manifest.applied_sequence > last {
+        let applied = manifest.applied_sequence;
+        return refuse(format!("its index reaches to write {applied}, and only {last} are in"));
+    }
+    Ok(())
 }
 
 impl Generation {
     /// Loads a generation from disk after comparing every file with its checksum.
     ///
     /// # Errors
-    /// A missing or damaged file, an encoder that does not run.
+    /// A missing or damaged file, a store that is not the one it was made from, an encoder that does not run.
     pub fn open(data: &DataFolder, number: u64, machine: &Machine) -> Result<Self, Error> {
+        let folder = data.generation(number);
+        loop {
+            let before = Manifest::read(&folder).ok();
+            match Self::open_once(data, number, machine) {
+                // The process that writes to the folder put newer index files in the place of those being read.
+                Err(_) if before.is_some() && before != Manifest::read(&folder).ok() => {}
+                result => return result,
+            }
+        }
+    }
+
+    fn open_once(data: &DataFolder, number: u64, machine: &Machine) -> Result<Self, Error> {
         let folder = data.generation(number);
         if !folder.is_dir() {
             return Err(Error::Damaged(format!(
@@ -82,6 +122,7 @@ impl Generation {
             )));
         }
         let manifest = Manifest::read(&folder)?;
+        fits_store(&manifest, &folder, data.store(), number)?;
         manifest.verify(&folder)?;
         let record = &manifest.encoder;
         let overrides = Overrides {
@@ -107,8 +148,8 @@ impl Generation {
             machine.index,
             &machine.runtime,
         )?;
-        let applied = AtomicU64::new(manifest.applied_sequence);
-        Ok(Self { folder, number, manifest: std::sync::Mutex::new(manifest), encoder, index, applied })
+        let (applied, tried) = (manifest.applied_sequence.into(), manifest.applied_sequence.into());
+        Ok(Self { folder, number, manifest: std::sync::Mutex::new(manifest), encoder, index, applied, tried })
     }
 
     /// Its number.
@@ -135,9 +176,10 @@ impl Generation {
         self.applied.fetch_max(sequence, Ordering::AcqRel);
     }
 
-    /// Writes and deletions that are in the index in memory but not in its files.
-    pub fn unsaved(&self) -> u64 {
-        self.applied().saturating_sub(self.manifest().applied_sequence)
+    /// Writes and deletions applied since the index was last saved, or that was tried in vain: a disk that is full is
+    /// not filled again after every write.
+    pub(super) fn untried(&self) -> u64 {
+        self.applied().saturating_sub(self.tried.load(Ordering::Acquire))
     }
 
     /// Its manifest as on disk.
@@ -153,6 +195,7 @@ impl Generation {
     pub fn save(&self) -> Result<(), Error> {
         let mut manifest = self.manifest();
         let applied = self.applied();
+        self.tried.store(applied, Ordering::Release);
         if applied == manifest.applied_sequence {
             return Ok(());
         }
@@ -167,19 +210,16 @@ impl Generation {
             (manifest.vectors_file, manifest.graph_file) = (vectors, graph);
             manifest.write(&self.folder)
         });
-        if let Err(error) = written {
-            for name in &new {
-                // Nothing names these files; that they are in the way of nobody is all that counts.
-                let _ = std::fs::remove_file(self.folder.join(name));
-            }
-            return Err(error);
+        // What counts is the manifest that lies there now: it may have taken its place and only its flush failed.
+        let (lies_there, result) = match written {
+            Ok(()) => (manifest, Ok(())),
+            Err(error) => (Manifest::read(&self.folder)?, Err(error)),
+        };
+        if let Err(error) = remove_unnamed(&self.folder, &lies_there) {
+            tracing::warn!(%error, "index files that nothing names any more stay until the next start");
         }
-        *self.manifest.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = manifest;
-        for name in old {
-            let file = self.folder.join(name);
-            std::fs::remove_file(&file).map_err(io_error(&file))?;
-        }
-        Ok(())
+        *self.manifest.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = lies_there;
+        result
     }
 
     fn write_index(&self, [vectors, graph]: &[String; 2]) -> Result<[FileRecord; 2], Error> {

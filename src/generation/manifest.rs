@@ -14,7 +14,7 @@ use super::folder::io_error;
 use crate::settings::{Pooling, Similarity};
 
 /// The manifest's file name.
-pub(super) const MANIFEST: &str = "manifest.json";
+const MANIFEST: &str = "manifest.json";
 
 /// Size and checksum of a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +44,7 @@ pub struct EncoderRecord {
 
 /// The contents of `manifest.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Manifest {
     /// 1, 2, 3, …
     pub number: u64,
@@ -62,6 +63,8 @@ pub struct Manifest {
     pub dimension: usize,
     /// How vectors are compared.
     pub similarity: Similarity,
+    /// The identity of the store whose documents these are: sequences of another one mean other documents.
+    pub store: String,
     /// Documents in the index files.
     pub documents: u64,
     /// The index files hold every write up to this sequence.
@@ -74,6 +77,8 @@ pub struct Manifest {
     pub graph_file: String,
     /// Every file by its path in the generation's folder.
     pub files: BTreeMap<String, FileRecord>,
+    /// sha256 of this manifest with this value empty, in hexadecimal; [`write`](Self::write) fills it in.
+    pub checksum: String,
 }
 
 impl Manifest {
@@ -83,20 +88,36 @@ impl Manifest {
     /// A file that cannot be read or is no manifest.
     pub fn read(folder: &Path) -> Result<Self, Error> {
         let file = folder.join(MANIFEST);
-        let text = std::fs::read(&file).map_err(io_error(&file))?;
-        serde_json::from_slice(&text).map_err(|error| {
-            Error::Damaged(format!("{}: not a sound manifest ({error}); restore it from a backup or build a new generation with `anced index`", file.display()))
-        })
+        let refuse = |reason: String| {
+            let file = file.display();
+            Error::Damaged(format!(
+                "{file}: not a sound manifest ({reason}); restore it from a backup, or build a new generation with `anced \
+                 index`"
+            ))
+        };
+        let text = std::fs::read(&file).map_err(|error| refuse(error.to_string()))?;
+        let manifest: Self = serde_json::from_slice(&text).map_err(|error| refuse(error.to_string()))?;
+        if manifest.checksum != manifest.own_checksum().map_err(refuse)? {
+            return Err(refuse("its contents do not fit its checksum".into()));
+        }
+        Ok(manifest)
+    }
+
+    fn own_checksum(&self) -> Result<String, String> {
+        let bare = Self { checksum: String::new(), ..self.clone() };
+        let text = serde_json::to_vec(&bare).map_err(|error| error.to_string())?;
+        Ok(hexadecimal(&Sha256::digest(&text)))
     }
 
     /// Writes the manifest beside the old one, flushes it, and puts it in the old one's place.
     ///
     /// # Errors
     /// A file that cannot be written.
-    pub fn write(&self, folder: &Path) -> Result<(), Error> {
+    pub fn write(&mut self, folder: &Path) -> Result<(), Error> {
         let file = folder.join(MANIFEST);
-        let text =
-            serde_json::to_vec_pretty(self).map_err(|error| Error::Damaged(format!("{}: {error}", file.display())))?;
+        let refuse = |reason: String| Error::Damaged(format!("{}: {reason}", file.display()));
+        self.checksum = self.own_checksum().map_err(refuse)?;
+        let text = serde_json::to_vec_pretty(self).map_err(|error| refuse(error.to_string()))?;
         replace_file(&file, &text)
     }
 

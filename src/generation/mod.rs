@@ -11,6 +11,9 @@ mod loaded;
 mod manifest;
 mod request;
 mod retriever;
+#[cfg(test)]
+mod tests;
+mod writing;
 
 pub use build::{BuildProgress, build};
 pub use error::Error;

@@ -8,19 +8,17 @@ use arc_swap::ArcSwapOption;
 use rayon::prelude::*;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::sync::Mutex;
 
 use super::catch_up::catch_up;
 use super::{
     BuildProgress, DataFolder, Deleted, Embedded, Error, Generation, GenerationInfo, Hit, Machine, SearchRequest,
-    SearchResponse, StageTimes, Status, Written,
+    SearchResponse, StageTimes, Status, Written, writing,
 };
 use crate::corpus::{Document, Store};
 use crate::encoder::{Encoded, Side};
 use crate::telemetry::Metrics;
 
-/// Changes after which the index is written to its files, so that a killed server has little to encode again.
-const SAVE_AFTER: u64 = 20_000;
 /// A full queue is worth another try after this.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -33,6 +31,7 @@ pub struct Retriever {
     writer: Arc<Mutex<()>>,
     stopping: AtomicBool,
     expansion_search: usize,
+    save_after: u64,
     metrics: Arc<Metrics>,
 }
 
@@ -45,6 +44,7 @@ impl Retriever {
             writer: Arc::default(),
             stopping: AtomicBool::new(false),
             expansion_search: machine.expansion_search,
+            save_after: machine.save_after,
             metrics: Arc::clone(&machine.metrics),
         }
     }
@@ -79,10 +79,11 @@ impl Retriever {
     /// holds the data folder's lock.
     ///
     /// # Errors
-    /// As [`load`](Self::load), and index files that cannot be written.
+    /// As [`load`](Self::load). That the index could not be saved is told to the log: it can be searched all the same.
     pub fn start(&self, machine: &Machine, progress: &mut dyn FnMut(BuildProgress)) -> Result<(), Error> {
         self.load(machine, progress)?;
-        self.live()?.save()
+        writing::save_or_log(&*self.live()?);
+        Ok(())
     }
 
     /// The generation that answers now; a request takes it once and keeps it.
@@ -154,7 +155,7 @@ impl Retriever {
         }
         let store = Arc::clone(self.data.store());
         let accepted = documents.len();
-        let changed = blocking(move || Ok(only_changed(&store, documents)?)).await?;
+        let changed = blocking(move || Ok(writing::only_changed(&store, documents)?)).await?;
         loop {
             self.refuse_when_stopping()?;
             let generation = self.live()?;
@@ -169,7 +170,12 @@ impl Retriever {
             }
             let store = Arc::clone(self.data.store());
             let count = changed.len();
-            let sequence = blocking(move || commit(held, &generation, &store, &changed, &encoded.vectors)).await?;
+            let save_after = self.save_after;
+            let sequence = blocking(move || {
+                let _held = held;
+                writing::commit(&generation, &store, &changed, &encoded.vectors, save_after)
+            })
+            .await?;
             self.metrics.documents_written.inc_by(count as u64);
             return Ok(Written { written: accepted, sequence });
         }
@@ -184,15 +190,10 @@ impl Retriever {
         let held = Arc::clone(&self.writer).lock_owned().await;
         let generation = self.live()?;
         let store = Arc::clone(self.data.store());
+        let save_after = self.save_after;
         let deleted = blocking(move || {
             let _held = held;
-            let removals = store.delete(&ids)?;
-            let keys: Vec<u64> = removals.iter().map(|removal| removal.removed).collect();
-            generation.index().remove(&keys)?;
-            let sequence = store.last_sequence()?;
-            generation.set_applied(sequence);
-            keep_sound(&generation);
-            Ok(Deleted { deleted: removals.len(), sequence })
+            writing::delete(&generation, &store, &ids, save_after)
         })
         .await?;
         self.metrics.documents_written.inc_by(deleted.deleted as u64);
@@ -277,7 +278,8 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + S
     let span = tracing::Span::current();
     match tokio::task::spawn_blocking(move || span.in_scope(work)).await {
         Ok(result) => result,
-        // The runtime is going down, or the work panicked and was logged.
+        Err(error) if error.is_panic() => Err(Error::Panicked),
+        // The runtime is going down.
         Err(_) => Err(Error::Stopping),
     }
 }
@@ -287,63 +289,6 @@ async fn encode(generation: &Generation, texts: Vec<String>, side: Side) -> Resu
         crate::encoder::Error::QueueFull { .. } => Error::Overloaded { retry_after: RETRY_AFTER },
         other => Error::Encoder(other),
     })
-}
-
-/// The documents that are not in the store as they are.
-fn only_changed(store: &Store, documents: Vec<Document>) -> Result<Vec<Document>, crate::corpus::Error> {
-    let mut changed = Vec::with_capacity(documents.len());
-    let mut seen = std::collections::HashSet::new();
-    for document in documents {
-        // A second version of the same id in one call counts whatever is stored now: the last one wins.
-        let again = !seen.insert(document.id.clone());
-        if again || store.document(&document.id)?.is_none_or(|stored| stored.document != document) {
-            changed.push(document);
-        }
-    }
-    Ok(changed)
-}
-
-/// Commits documents to the store and puts their vectors into the index; returns the newest sequence.
-fn commit(
-    held: OwnedMutexGuard<()>,
-    generation: &Generation,
-    store: &Store,
-    documents: &[Document],
-    vectors: &[Vec<f32>],
-) -> Result<u64, Error> {
-    let _held = held;
-    let outcomes = store.write(documents)?;
-    let (mut keys, mut added, mut gone) = (Vec::new(), Vec::new(), Vec::new());
-    for (outcome, vector) in outcomes.iter().zip(vectors).filter(|(outcome, _)| outcome.changed) {
-        keys.push(outcome.sequence);
-        added.push(vector.clone());
-        gone.extend(outcome.replaced);
-    }
-    generation.index().add(&keys, &added)?;
-    generation.index().remove(&gone)?;
-    let sequence = store.last_sequence()?;
-    generation.set_applied(sequence);
-    keep_sound(generation);
-    Ok(sequence)
-}
-
-/// Rebuilds a graph that removals have worn, and saves an index that is far ahead of its files. The write that this
-/// follows is done, so a failure is told to the log and not to its caller.
-fn keep_sound(generation: &Generation) {
-    if generation.index().wants_rebuild() {
-        let started = Instant::now();
-        match generation.index().rebuild() {
-            Ok(()) => {
-                tracing::info!(seconds = started.elapsed().as_secs_f64(), "graph rebuilt without removed documents")
-            }
-            Err(error) => tracing::error!(%error, "the graph could not be rebuilt"),
-        }
-    }
-    if generation.unsaved() >= SAVE_AFTER
-        && let Err(error) = generation.save()
-    {
-        tracing::error!(%error, "the index could not be saved; a restart encodes again what its files lack");
-    }
 }
 
 /// The hits of each query, and how long searching and fetching took.

@@ -113,10 +113,18 @@ impl Graph {
     }
 
     pub(super) fn save(&self, file: &Path) -> Result<(), Error> {
+        let refuse = |reason: String| Error::File { file: file.to_path_buf(), reason };
         let graph = self.read();
-        graph
-            .save(&path_text(file)?)
-            .map_err(|error| Error::File { file: file.to_path_buf(), reason: error.to_string() })
+        graph.save(&path_text(file)?).map_err(|error| refuse(error.to_string()))?;
+        // usearch does not look at the outcome of closing the file, where the last bytes of its buffer are written.
+        let (written, wanted) = (std::fs::metadata(file).map(|file| file.len()), graph.serialized_length() as u64);
+        match written {
+            Ok(written) if written == wanted => Ok(()),
+            Ok(written) => {
+                Err(refuse(format!("only {written} of {wanted} bytes could be written: the disk is full or failing")))
+            }
+            Err(error) => Err(refuse(error.to_string())),
+        }
     }
 
     /// Reads a graph that was saved with any options; those of the file count.

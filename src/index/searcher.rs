@@ -14,6 +14,8 @@ use crate::settings::{Quantization, Settings, Similarity, VectorType};
 
 /// Share of removed vectors, in percent of those there, past which the graph is worth building anew.
 const REBUILD_PERCENT: usize = 25;
+/// Vectors that a graph holds before several threads add to it.
+const CONNECTED: usize = 512;
 
 /// How an index is built and kept.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -131,7 +133,7 @@ impl Index {
     /// Adds vectors, found by search when it returns; keys that are there already are passed over.
     ///
     /// # Errors
-    /// A vector that does not fit or is not finite: then none of the call is added.
+    /// A vector that does not fit or is not finite, a graph that cannot take it: then none of the call is added.
     pub fn add(&self, keys: &[u64], vectors: &[Vec<f32>]) -> Result<(), Error> {
         let prepared: Vec<Vec<f32>> =
             keys.iter().zip(vectors).map(|(&key, vector)| self.prepare(key, vector)).collect::<Result<_, _>>()?;
@@ -144,11 +146,28 @@ impl Index {
         let add = |((key, vector), fresh): ((&u64, &Vec<f32>), &bool)| {
             if *fresh { graph.add(*key, vector) } else { Ok(()) }
         };
-        if keys.len() < 32 {
-            keys.iter().zip(&prepared).zip(&fresh).try_for_each(add)
-        } else {
-            keys.par_iter().zip(&prepared).zip(&fresh).try_for_each(add)
+        // Threads that add to a graph of few vectors do not see each other's, which then stay unconnected.
+        let alone = if keys.len() < 32 { keys.len() } else { CONNECTED.saturating_sub(graph.len()).min(keys.len()) };
+        let all: Vec<_> = keys.iter().zip(&prepared).zip(&fresh).collect();
+        let (first, rest) = all.split_at(alone);
+        let added = first.iter().copied().try_for_each(add).and_then(|()| rest.par_iter().copied().try_for_each(add));
+        if added.is_err() {
+            // A vector that the graph does not hold would never be found, and never be added again.
+            for (&key, _) in keys.iter().zip(&fresh).filter(|(_, fresh)| **fresh) {
+                // The failure of the addition is the one to tell; a key that the graph never took is no matter.
+                let _ = graph.remove(key);
+                self.vectors.write().unwrap_or_else(PoisonError::into_inner).remove(key);
+            }
         }
+        added
+    }
+
+    /// Whether [`add`](Self::add) would take these vectors: of the index's size, finite, of a length that it can hold.
+    ///
+    /// # Errors
+    /// The first that does not fit; its place in `vectors` stands for the key.
+    pub fn check(&self, vectors: &[Vec<f32>]) -> Result<(), Error> {
+        vectors.iter().zip(0..).try_for_each(|(vector, place)| self.prepare(place, vector).map(drop))
     }
 
     /// Removes vectors; keys that are not there are passed over.
@@ -158,9 +177,10 @@ impl Index {
     pub fn remove(&self, keys: &[u64]) -> Result<(), Error> {
         let graph = self.read_graph();
         for &key in keys {
-            let was_there = self.vectors.write().unwrap_or_else(PoisonError::into_inner).remove(key);
-            if was_there {
+            if self.contains(key) {
+                // The graph first: where it fails, both still hold the key.
                 graph.remove(key)?;
+                self.vectors.write().unwrap_or_else(PoisonError::into_inner).remove(key);
                 self.removed.fetch_add(1, Ordering::Relaxed);
             }
         }
@@ -246,11 +266,11 @@ impl Index {
         let count = blocks.iter().map(|block| block.keys.len()).sum();
         let graph = Graph::new(self.dimension, &self.options, count)?;
         for block in &blocks {
-            block
-                .keys
-                .par_iter()
-                .zip(block.data.par_chunks_exact(self.dimension))
-                .try_for_each(|(key, vector)| graph.add(*key, vector))?;
+            let rows: Vec<_> = block.keys.iter().zip(block.data.chunks_exact(self.dimension)).collect();
+            let (first, rest) = rows.split_at(CONNECTED.saturating_sub(graph.len()).min(rows.len()));
+            let add = |(key, vector): &(&u64, &[f32])| graph.add(**key, vector);
+            first.iter().try_for_each(add)?;
+            rest.par_iter().try_for_each(add)?;
         }
         *self.graph.write().unwrap_or_else(PoisonError::into_inner) = graph;
         self.removed.store(0, Ordering::Relaxed);

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+pub mod random;
+
 /// How long a server may take to get ready; far more than it needs.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -29,6 +31,25 @@ pub fn anced<S: AsRef<std::ffi::OsStr>>(arguments: &[S]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_anced"));
     command.current_dir(root()).args(arguments).env_remove("ANCED_CONFIG");
     command
+}
+
+/// How a command of the binary under test ended.
+#[derive(Debug)]
+pub struct Outcome {
+    /// None where a signal ended it; 137 where it had to be killed because it did not end.
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// Runs the binary under test to its end.
+pub fn outcome<S: AsRef<std::ffi::OsStr>>(arguments: &[S], variables: &[(&str, String)]) -> Outcome {
+    let mut command = Command::new("timeout");
+    command.args(["-s", "KILL", "120", env!("CARGO_BIN_EXE_anced")]).args(arguments).stdin(Stdio::null());
+    command.current_dir(root()).env_remove("ANCED_CONFIG").envs(variables.iter().map(|(name, value)| (name, value)));
+    let output = command.output().unwrap();
+    let [stdout, stderr] = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    Outcome { code: output.status.code(), stdout, stderr }
 }
 
 /// A free loopback port; another process may take it before it is used, which then shows as "cannot listen".
@@ -77,6 +98,11 @@ impl Server {
 
     /// Starts a server and does not wait.
     pub fn spawn(data: &Path, arguments: &[&str]) -> Self {
+        Self::spawn_by(&[], data, arguments)
+    }
+
+    /// As [`Server::spawn`], started by another command, such as a shell that sets limits.
+    pub fn spawn_by(starter: &[&str], data: &Path, arguments: &[&str]) -> Self {
         let port = free_port();
         let model = tiny_model();
         let mut all: Vec<std::ffi::OsString> = vec!["serve".into(), "--data".into(), data.into()];
@@ -85,7 +111,16 @@ impl Server {
             all.extend(["--model".into(), model.into()]);
         }
         all.extend(arguments.iter().map(Into::into));
-        let mut child = anced(&all).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut command = match starter {
+            [] => anced(&all),
+            [program, first @ ..] => {
+                let mut command = Command::new(program);
+                command.args(first).arg(env!("CARGO_BIN_EXE_anced")).args(&all);
+                command.current_dir(root()).env_remove("ANCED_CONFIG");
+                command
+            }
+        };
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let log = Arc::new(Mutex::new(String::new()));
         let mut lines = BufReader::new(child.stderr.take().unwrap());
         let of_reader = Arc::clone(&log);
@@ -128,7 +163,12 @@ impl Server {
     }
 
     pub fn try_get(&self, path: &str) -> Option<Answer> {
-        Self::agent().get(format!("{}{path}", self.url)).call().ok().map(read)
+        Self::agent().get(format!("{}{path}", self.url)).call().ok().and_then(try_read)
+    }
+
+    /// Deletes; none where the connection broke.
+    pub fn try_delete(&self, path: &str) -> Option<Answer> {
+        Self::agent().delete(format!("{}{path}", self.url)).call().ok().and_then(try_read)
     }
 
     pub fn get(&self, path: &str) -> Answer {
@@ -152,7 +192,7 @@ impl Server {
     /// Posts bytes; none where the connection broke.
     pub fn try_post_raw(&self, path: &str, content_type: &str, body: &[u8]) -> Option<Answer> {
         let request = Self::agent().post(format!("{}{path}", self.url)).header("content-type", content_type);
-        request.send(body).ok().map(read)
+        request.send(body).ok().and_then(try_read)
     }
 
     /// The ids that a search finds.
@@ -169,10 +209,15 @@ impl Server {
         self.child.wait().unwrap();
     }
 
+    /// Sends the process a signal by its name, such as `TERM`.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status().unwrap();
+        assert!(sent.success(), "{}", self.log());
+    }
+
     /// Asks the process to stop and waits for its end.
     pub fn stop(mut self) -> ExitStatus {
-        let killed = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
-        assert!(killed.success());
+        self.signal("TERM");
         self.wait()
     }
 
@@ -203,8 +248,13 @@ impl Drop for Server {
 }
 
 fn read(answer: ureq::http::Response<ureq::Body>) -> Answer {
+    try_read(answer).unwrap()
+}
+
+/// The answer; none where the connection broke in the middle of its body.
+fn try_read(answer: ureq::http::Response<ureq::Body>) -> Option<Answer> {
     let (parts, body) = answer.into_parts();
     let mut bytes = Vec::new();
-    body.into_reader().read_to_end(&mut bytes).unwrap();
-    Answer { status: parts.status.as_u16(), headers: parts.headers, body: bytes }
+    body.into_reader().read_to_end(&mut bytes).ok()?;
+    Some(Answer { status: parts.status.as_u16(), headers: parts.headers, body: bytes })
 }

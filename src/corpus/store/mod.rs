@@ -31,6 +31,7 @@ pub struct Store {
     folder: PathBuf,
     env: Env<WithoutTls>,
     tables: Tables,
+    identity: String,
 }
 
 /// The databases inside the environment. Numbers in keys and values are big-endian, so that they sort by size.
@@ -103,6 +104,11 @@ impl Store {
     /// The folder that the store was opened in.
     pub fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// A name that no other store has, given when the store was made: its sequences mean nothing in another one.
+    pub fn identity(&self) -> &str {
+        &self.identity
     }
 
     fn read<T>(

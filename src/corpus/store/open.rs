@@ -41,8 +41,8 @@ impl Store {
         // A process that was killed while it read leaves its slot behind, which would keep old pages from being used.
         env.clear_stale_readers().map_err(|error| Error::lmdb(folder, OPERATION, error))?;
         complete(&env, folder)?;
-        let tables = tables(&env, folder)?;
-        Ok(Self { folder: folder.to_path_buf(), env, tables })
+        let (tables, identity) = tables(&env, folder)?;
+        Ok(Self { folder: folder.to_path_buf(), env, tables, identity })
     }
 }
 
@@ -78,9 +78,10 @@ fn complete(env: &Env<WithoutTls>, folder: &Path) -> Result<(), Error> {
     file.set_len(needed).map_err(|error| failed(error.into()))
 }
 
-fn tables(env: &Env<WithoutTls>, folder: &Path) -> Result<Tables, Error> {
+fn tables(env: &Env<WithoutTls>, folder: &Path) -> Result<(Tables, String), Error> {
     let failed = |error| Error::lmdb(folder, OPERATION, error);
     let transaction = env.write_txn().map_err(failed)?;
+    let mut identity = String::new();
     let created = env.create_databases_and_commit(transaction, |opener, transaction| {
         let properties = opener.create_database::<Bytes, Bytes>(transaction, Some("properties"))?;
         match properties.get(transaction, b"layout")? {
@@ -88,6 +89,14 @@ fn tables(env: &Env<WithoutTls>, folder: &Path) -> Result<Tables, Error> {
             Some(LAYOUT) => {}
             Some(other) => return Ok(CommitOrAbort::Abort(String::from_utf8_lossy(other).into_owned())),
         }
+        identity = match properties.get(transaction, b"identity")? {
+            Some(identity) => String::from_utf8_lossy(identity).into_owned(),
+            None => {
+                let identity = uuid::Uuid::now_v7().to_string();
+                properties.put(transaction, b"identity", identity.as_bytes())?;
+                identity
+            }
+        };
         let mut postings = opener.database_options().types::<Bytes, Bytes>();
         postings.name("postings").flags(DatabaseFlags::DUP_SORT | DatabaseFlags::DUP_FIXED);
         let postings = postings.create(transaction)?;
@@ -104,7 +113,7 @@ fn tables(env: &Env<WithoutTls>, folder: &Path) -> Result<Tables, Error> {
     });
     match created.map_err(failed)? {
         CommitOrAbort::Commit((documents, ids, log, postings, queries, query_ids, judgments)) => {
-            Ok(Tables { documents, ids, log, postings, queries, query_ids, judgments })
+            Ok((Tables { documents, ids, log, postings, queries, query_ids, judgments }, identity))
         }
         CommitOrAbort::Abort(layout) => {
             let reason = format!("the store has layout {layout}, which this version of anced does not read");
