@@ -265,3 +265,40 @@ fn what_is_replaced_again_and_again_is_still_found() {
     let at_last = lost(&index, 4001..=6000);
     assert!(at_first <= 10 && at_last <= 20, "{at_first}, then {at_last} of 2000 are not found");
 }
+
+/// Nearly equal vectors are where a graph leaves some out; whatever was added is found all the same.
+#[test]
+fn every_vector_is_found_by_itself() {
+    let mut numbers = Numbers(3);
+    let centre = numbers.vector();
+    let vectors: Vec<Vec<f32>> =
+        (0..3_000).map(|_| centre.iter().map(|value| value + 0.05 * numbers.next()).collect()).collect();
+    let keys: Vec<u64> = (1..=3_000).collect();
+    let found = |index: &Index| {
+        keys.iter()
+            .zip(&vectors)
+            .filter(|(key, vector)| index.search(vector, 1, 128, None).unwrap()[0].key == **key)
+            .count()
+    };
+    let bulk = index(Quantization::F16);
+    bulk.add_unverified(&keys, &vectors).unwrap();
+    bulk.verify().unwrap();
+    assert_eq!(found(&bulk), keys.len());
+
+    let folder = tempfile::tempdir().unwrap();
+    let (vectors_file, graph_file) = (folder.path().join(VECTORS_FILE), folder.path().join(GRAPH_FILE));
+    bulk.save(&vectors_file, &graph_file).unwrap();
+    let options = options(Quantization::F16);
+    let again = Index::open(&vectors_file, &graph_file, DIMENSION, Similarity::Cosine, options, &runtime()).unwrap();
+    assert_eq!(again.unreached(), bulk.unreached());
+    assert_eq!(found(&again), keys.len());
+    again.rebuild().unwrap();
+    assert_eq!(found(&again), keys.len());
+
+    for key in bulk.unreached() {
+        bulk.remove(&[key]).unwrap();
+        let vector = &vectors[usize::try_from(key).unwrap() - 1];
+        assert!(bulk.search(vector, 10, 128, None).unwrap().iter().all(|found| found.key != key));
+    }
+    assert!(bulk.unreached().is_empty());
+}

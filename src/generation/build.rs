@@ -84,10 +84,12 @@ fn write(
         let page = store.current(after, PAGE)?;
         let Some(last) = page.last() else { break };
         after = last.sequence;
-        add(&encoder, &index, &page)?;
+        let (keys, vectors) = encode(&encoder, &page)?;
+        index.add_unverified(&keys, &vectors)?;
         done += page.len() as u64;
         progress(BuildProgress { done, total });
     }
+    index.verify()?;
     index.save(&folder.join(VECTORS_FILE), &folder.join(GRAPH_FILE))?;
 
     let mut files = BTreeMap::new();
@@ -118,14 +120,13 @@ fn write(
     manifest.write(folder)
 }
 
-/// Encodes documents and adds them to an index under their sequences.
-pub(super) fn add(encoder: &Encoder, index: &Index, documents: &[StoredDocument]) -> Result<(), Error> {
+/// The keys of documents in an index, which are their sequences, and their vectors.
+pub(super) fn encode(encoder: &Encoder, documents: &[StoredDocument]) -> Result<(Vec<u64>, Vec<Vec<f32>>), Error> {
     let checkpoint = encoder.checkpoint();
     let texts =
         documents.iter().map(|stored| checkpoint.passage(&stored.document.title, &stored.document.text)).collect();
     let encoded = encoder.encode_blocking(texts, Side::Passage)?;
-    let keys: Vec<u64> = documents.iter().map(|stored| stored.sequence).collect();
-    Ok(index.add(&keys, &encoded.vectors)?)
+    Ok((documents.iter().map(|stored| stored.sequence).collect(), encoded.vectors))
 }
 
 /// Endings of weights in formats that are not read here.

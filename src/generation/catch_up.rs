@@ -1,6 +1,6 @@
 //! Bringing a generation's index up to the store: the store is the truth, the index is derived.
 
-use super::build::{BuildProgress, PAGE, add};
+use super::build::{BuildProgress, PAGE, encode};
 use super::{Error, Generation};
 use crate::corpus::{Operation, Store};
 
@@ -33,7 +33,8 @@ pub(super) fn catch_up(
         // What was written and has since been replaced or deleted is not current, and never enters the index.
         let current: Vec<_> = store.by_sequence(&written)?.into_iter().flatten().collect();
         if !current.is_empty() {
-            add(generation.encoder(), index, &current)?;
+            let (keys, vectors) = encode(generation.encoder(), &current)?;
+            index.add(&keys, &vectors)?;
         }
         index.remove(&gone)?;
         generation.set_applied(last.sequence);

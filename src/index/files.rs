@@ -1,10 +1,14 @@
 //! An index on disk: the vectors as safetensors, the graph as usearch writes it.
+//!
+//! The keys of what the graph does not reach lie beside the vectors.
 
 use std::borrow::Cow;
 use std::fs::File;
 use std::path::Path;
+use std::sync::PoisonError;
 
 use half::f16;
+use roaring::RoaringTreemap;
 use safetensors::tensor::View;
 use safetensors::{Dtype, SafeTensors};
 
@@ -14,7 +18,7 @@ use super::{Error, Index, IndexOptions};
 use crate::onnx::Runtime;
 use crate::settings::{Similarity, VectorType};
 
-/// The file of the vectors: `vectors` F32 or F16 [n, dimension] and `sequences` U64 [n].
+/// The file of the vectors: `vectors` F32 or F16 [n, dimension], `sequences` U64 [n] and `unreached` U64 [m].
 pub const VECTORS_FILE: &str = "vectors.safetensors";
 /// The file of the graph.
 pub const GRAPH_FILE: &str = "index.usearch";
@@ -23,6 +27,13 @@ struct Column {
     dtype: Dtype,
     shape: Vec<usize>,
     bytes: Vec<u8>,
+}
+
+impl Column {
+    fn of_keys(keys: impl Iterator<Item = u64>) -> Self {
+        let bytes: Vec<u8> = keys.flat_map(u64::to_le_bytes).collect();
+        Self { dtype: Dtype::U64, shape: vec![bytes.len() / 8], bytes }
+    }
 }
 
 impl View for Column {
@@ -56,11 +67,10 @@ impl Index {
             VectorType::F32 => (Dtype::F32, values.flat_map(|value| value.to_le_bytes()).collect()),
             VectorType::F16 => (Dtype::F16, values.flat_map(|value| f16::from_f32(*value).to_le_bytes()).collect()),
         };
-        let sequences: Vec<u8> =
-            blocks.iter().flat_map(|block| block.keys.iter()).flat_map(|key| key.to_le_bytes()).collect();
         let columns = [
             ("vectors", Column { dtype, shape: vec![count, self.dimension], bytes }),
-            ("sequences", Column { dtype: Dtype::U64, shape: vec![count], bytes: sequences }),
+            ("sequences", Column::of_keys(blocks.iter().flat_map(|block| block.keys.iter().copied()))),
+            ("unreached", Column::of_keys(self.unreached().iter())),
         ];
         let failed = |file: &Path, reason: String| Error::File { file: file.to_path_buf(), reason };
         safetensors::serialize_to_file(columns, None, vectors_file)
@@ -84,17 +94,19 @@ impl Index {
         options: IndexOptions,
         runtime: &Runtime,
     ) -> Result<Self, Error> {
-        let vectors = read_vectors(vectors_file, dimension)?;
+        let (vectors, unreached) = read_vectors(vectors_file, dimension)?;
         let graph = Graph::load(graph_file, dimension, &options)?;
         if graph.len() != vectors.len() {
             let reason = format!("holds {} vectors, {} has {}", graph.len(), vectors_file.display(), vectors.len());
             return Err(Error::File { file: graph_file.to_path_buf(), reason });
         }
-        Self::from_parts(dimension, similarity, options, graph, vectors, runtime)
+        let index = Self::from_parts(dimension, similarity, options, graph, vectors, runtime)?;
+        *index.unreached.write().unwrap_or_else(PoisonError::into_inner) = unreached;
+        Ok(index)
     }
 }
 
-fn read_vectors(file: &Path, dimension: usize) -> Result<Vectors, Error> {
+fn read_vectors(file: &Path, dimension: usize) -> Result<(Vectors, RoaringTreemap), Error> {
     let refuse = |reason: String| Error::File { file: file.to_path_buf(), reason };
     let map = crate::system::map_file(file).map_err(|error| refuse(error.to_string()))?;
     let tensors = SafeTensors::deserialize(&map).map_err(|error| refuse(error.to_string()))?;
@@ -116,14 +128,18 @@ fn read_vectors(file: &Path, dimension: usize) -> Result<Vectors, Error> {
     let width = if values.dtype() == Dtype::F32 { 4 } else { 2 };
     let mut vectors = Vectors::new(dimension);
     let mut row = Vec::with_capacity(dimension);
-    for (key, bytes) in sequences.data().chunks_exact(8).zip(values.data().chunks_exact(width * dimension)) {
+    for (key, bytes) in keys(sequences.data()).zip(values.data().chunks_exact(width * dimension)) {
         row.clear();
         row.extend(bytes.chunks_exact(width).map(decode));
-        let mut number = [0; 8];
-        number.copy_from_slice(key);
-        if !vectors.push(u64::from_le_bytes(number), &row) {
-            return Err(refuse(format!("sequence {} stands twice", u64::from_le_bytes(number))));
+        if !vectors.push(key, &row) {
+            return Err(refuse(format!("sequence {key} stands twice")));
         }
     }
-    Ok(vectors)
+    let unreached = tensors.tensor("unreached").map_err(|error| refuse(error.to_string()))?;
+    let unreached = keys(unreached.data()).collect();
+    Ok((vectors, unreached))
+}
+
+fn keys(bytes: &[u8]) -> impl Iterator<Item = u64> {
+    bytes.as_chunks::<8>().0.iter().map(|key| u64::from_le_bytes(*key))
 }

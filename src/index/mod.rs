@@ -7,6 +7,7 @@ mod error;
 mod exact;
 mod files;
 mod graph;
+mod reach;
 mod searcher;
 mod slots;
 mod vectors;

@@ -61,6 +61,8 @@ pub struct Index {
     pub(super) options: IndexOptions,
     pub(super) graph: RwLock<Graph>,
     pub(super) vectors: RwLock<Vectors>,
+    /// Keys that the graph holds but does not reach; every search scores them exactly.
+    pub(super) unreached: RwLock<RoaringTreemap>,
     top_k: Mutex<TopK>,
     removed: AtomicUsize,
 }
@@ -95,6 +97,7 @@ impl Index {
             options,
             graph: RwLock::new(graph),
             vectors: RwLock::new(vectors),
+            unreached: RwLock::default(),
             top_k: Mutex::new(TopK::new(runtime, dimension)?),
             removed: AtomicUsize::new(0),
         })
@@ -135,6 +138,17 @@ impl Index {
     /// # Errors
     /// A vector that does not fit or is not finite, a graph that cannot take it: then none of the call is added.
     pub fn add(&self, keys: &[u64], vectors: &[Vec<f32>]) -> Result<(), Error> {
+        let prepared = self.add_unverified(keys, vectors)?;
+        let rows: Vec<(u64, &[f32])> = keys.iter().copied().zip(prepared.iter().map(Vec::as_slice)).collect();
+        self.note_unreached(&self.read_graph(), &rows)
+    }
+
+    /// As [`add`](Self::add), for many: a graph may not reach some of them until [`verify`](Self::verify) looked.
+    /// Returns the vectors as they are compared.
+    ///
+    /// # Errors
+    /// As [`add`](Self::add).
+    pub fn add_unverified(&self, keys: &[u64], vectors: &[Vec<f32>]) -> Result<Vec<Vec<f32>>, Error> {
         let prepared: Vec<Vec<f32>> =
             keys.iter().zip(vectors).map(|(&key, vector)| self.prepare(key, vector)).collect::<Result<_, _>>()?;
         let graph = self.read_graph();
@@ -159,7 +173,7 @@ impl Index {
                 self.vectors.write().unwrap_or_else(PoisonError::into_inner).remove(key);
             }
         }
-        added
+        added.map(|()| prepared)
     }
 
     /// Whether [`add`](Self::add) would take these vectors: of the index's size, finite, of a length that it can hold.
@@ -181,6 +195,7 @@ impl Index {
                 // The graph first: where it fails, both still hold the key.
                 graph.remove(key)?;
                 self.vectors.write().unwrap_or_else(PoisonError::into_inner).remove(key);
+                self.unreached.write().unwrap_or_else(PoisonError::into_inner).remove(key);
                 self.removed.fetch_add(1, Ordering::Relaxed);
             }
         }
@@ -209,7 +224,18 @@ impl Index {
             return Ok(self.exact(std::slice::from_ref(&query), k, filter)?.pop().unwrap_or_default());
         }
         let query = self.prepare(0, query)?;
-        let keys = self.read_graph().search(&query, expansion.max(k), filter)?;
+        let mut keys = self.read_graph().search(&query, expansion.max(k), filter)?;
+        {
+            let unreached = self.unreached.read().unwrap_or_else(PoisonError::into_inner);
+            let walked = keys.len();
+            let beside = |key: &u64| filter.is_none_or(|filter| filter.contains(*key));
+            keys.extend(unreached.iter().filter(beside));
+            if keys.len() > walked {
+                // One that only this query reaches is there twice.
+                keys.sort_unstable();
+                keys.dedup();
+            }
+        }
         let mut found: Vec<Neighbour> = {
             let vectors = self.read_vectors();
             keys.into_iter()
@@ -274,7 +300,7 @@ impl Index {
         }
         *self.graph.write().unwrap_or_else(PoisonError::into_inner) = graph;
         self.removed.store(0, Ordering::Relaxed);
-        Ok(())
+        self.verify()
     }
 
     pub(super) fn read_graph(&self) -> std::sync::RwLockReadGuard<'_, Graph> {
@@ -306,7 +332,7 @@ impl Index {
 }
 
 /// The inner product, in lanes that the compiler keeps in vector registers.
-fn dot(a: &[f32], b: &[f32]) -> f32 {
+pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
     const LANES: usize = 16;
     let mut sums = [0.0_f32; LANES];
     let (chunks_a, chunks_b) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
