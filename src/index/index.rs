@@ -15,6 +15,12 @@ use crate::settings::{Quantization, Settings, Similarity, VectorType};
 /// Share of removed vectors, in percent of those there, past which the graph is worth building anew.
 const REBUILD_PERCENT: usize = 25;
 
+/// Vectors that a graph gets one after the other: those that enter a small one together do not see each other, and some
+/// would end without an edge that leads to them.
+const FIRST: usize = 1024;
+/// Fewer vectors than this are added one after the other.
+const LEAST_PARALLEL: usize = 32;
+
 /// How an index is built and kept.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct IndexOptions {
@@ -141,14 +147,10 @@ impl Index {
             let mut stored = self.vectors.write().unwrap_or_else(PoisonError::into_inner);
             keys.iter().zip(&prepared).map(|(&key, vector)| stored.push(key, vector)).collect()
         };
-        let add = |((key, vector), fresh): ((&u64, &Vec<f32>), &bool)| {
-            if *fresh { graph.add(*key, vector) } else { Ok(()) }
-        };
-        if keys.len() < 32 {
-            keys.iter().zip(&prepared).zip(&fresh).try_for_each(add)
-        } else {
-            keys.par_iter().zip(&prepared).zip(&fresh).try_for_each(add)
-        }
+        let rows = keys.iter().zip(&prepared).zip(&fresh);
+        let rows: Vec<_> =
+            rows.filter(|(_, fresh)| **fresh).map(|((key, vector), _)| (*key, vector.as_slice())).collect();
+        add_to(&graph, &rows)
     }
 
     /// Removes vectors; keys that are not there are passed over.
@@ -189,7 +191,8 @@ impl Index {
             return Ok(self.exact(std::slice::from_ref(&query), k, filter)?.pop().unwrap_or_default());
         }
         let query = self.prepare(0, query)?;
-        let keys = self.read_graph().search(&query, expansion.max(k), filter)?;
+        // The graph ranks by its coarser vectors: a few more than asked for, so that none is lost at the end of a deep page.
+        let keys = self.read_graph().search(&query, expansion.max(k.saturating_add(k / 8)), filter)?;
         let mut found: Vec<Neighbour> = {
             let vectors = self.read_vectors();
             keys.into_iter()
@@ -239,11 +242,8 @@ impl Index {
         let count = blocks.iter().map(|block| block.keys.len()).sum();
         let graph = Graph::new(self.dimension, &self.options, count)?;
         for block in &blocks {
-            block
-                .keys
-                .par_iter()
-                .zip(block.data.par_chunks_exact(self.dimension))
-                .try_for_each(|(key, vector)| graph.add(*key, vector))?;
+            let rows: Vec<_> = block.keys.iter().copied().zip(block.data.chunks_exact(self.dimension)).collect();
+            add_to(&graph, &rows)?;
         }
         *self.graph.write().unwrap_or_else(PoisonError::into_inner) = graph;
         self.removed.store(0, Ordering::Relaxed);
@@ -278,6 +278,16 @@ impl Index {
     }
 }
 
+/// Adds vectors to a graph with room for them, many at once where the graph is large enough for it.
+fn add_to(graph: &Graph, rows: &[(u64, &[f32])]) -> Result<(), Error> {
+    let add = |(key, vector): &(u64, &[f32])| graph.add(*key, vector);
+    let at_once =
+        if rows.len() < LEAST_PARALLEL { 0 } else { rows.len().saturating_sub(FIRST.saturating_sub(graph.len())) };
+    let (first, rest) = rows.split_at(rows.len() - at_once);
+    first.iter().try_for_each(add)?;
+    rest.par_iter().try_for_each(add)
+}
+
 /// The inner product, in lanes that the compiler keeps in vector registers.
 fn dot(a: &[f32], b: &[f32]) -> f32 {
     const LANES: usize = 16;
@@ -290,4 +300,42 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
         }
     }
     rest + sums.iter().sum::<f32>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `count` vectors close to each other, as embeddings of texts on one topic are.
+    fn close_together(count: usize) -> Vec<Vec<f32>> {
+        let mut state = 7_u64;
+        let mut noise = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 40) as f32 / (1 << 24) as f32 - 0.5
+        };
+        (0..count).map(|_| (0..32).map(|_| 1.0 + noise()).collect()).collect()
+    }
+
+    /// Keys that the graph does not find by their own vectors.
+    fn lost(index: &Index, vectors: &[Vec<f32>]) -> usize {
+        let is_lost = |(key, vector): (u64, &Vec<f32>)| {
+            index.search(vector, 20, 128, None).unwrap().first().is_none_or(|first| first.key != key)
+        };
+        (0..).zip(vectors).filter(|row| is_lost(*row)).count()
+    }
+
+    #[test]
+    fn no_vector_is_lost_when_many_are_added_to_an_empty_graph() {
+        let runtime = Runtime::load(None, 0).unwrap();
+        let options = IndexOptions::from(&Settings::default());
+        let vectors = close_together(300);
+        let keys: Vec<u64> = (0..300).collect();
+        for turn in 0..20 {
+            let index = Index::new(32, Similarity::Cosine, options, 0, &runtime).unwrap();
+            index.add(&keys, &vectors).unwrap();
+            assert_eq!(lost(&index, &vectors), 0, "turn {turn}");
+            index.rebuild().unwrap();
+            assert_eq!(lost(&index, &vectors), 0, "turn {turn}, rebuilt");
+        }
+    }
 }
