@@ -99,6 +99,8 @@ impl Store {
     /// The store cannot be read.
     pub fn list(&self, after: Option<&str>, limit: usize) -> Result<Vec<StoredDocument>, Error> {
         self.read("list documents", |transaction| {
+            // LMDB takes no empty key, and every id comes after it.
+            let after = after.filter(|id| !id.is_empty());
             let start = after.map_or(Bound::Unbounded, |id| Bound::Excluded(clipped(id)));
             let ids = self.tables.ids.range(transaction, &(start, Bound::Unbounded))?;
             ids.take(limit)
