@@ -3,11 +3,11 @@
 
 mod common;
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::{Shutdown, TcpStream};
-use std::time::Duration;
 
 use common::Server;
+use common::raw::{self, Raw, exchange, request};
 use serde_json::{Value, json};
 
 /// What an answer must be.
@@ -29,49 +29,12 @@ struct Case {
     expected: Expected,
 }
 
-struct Raw {
-    status: u16,
-    head: String,
-    body: Vec<u8>,
-}
-
-/// Sends bytes and reads the answer to its end; the sending side is shut when everything is sent.
-fn exchange(port: u16, request: &[u8]) -> Raw {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-    // A refusal may come, and the connection end, before everything is sent.
-    let _ = stream.write_all(request);
-    let mut bytes = Vec::new();
-    let _ = stream.read_to_end(&mut bytes);
-    let end = bytes.windows(4).position(|window| window == b"\r\n\r\n");
-    let end = end.unwrap_or_else(|| panic!("no answer: {:?}", String::from_utf8_lossy(&bytes)));
-    let head = String::from_utf8(bytes[..end].to_vec()).unwrap().to_ascii_lowercase();
-    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    Raw { status, head, body: bytes[end + 4..].to_vec() }
-}
-
-fn header<'a>(head: &'a str, name: &str) -> &'a str {
-    let line = head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
-    line.unwrap_or_default()
-}
-
-fn request(method: &str, path: &str, headers: &str, body: &[u8]) -> Vec<u8> {
-    let length =
-        if body.is_empty() && method == "GET" { String::new() } else { format!("content-length: {}\r\n", body.len()) };
-    let head = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{headers}{length}\r\n");
-    [head.as_bytes(), body].concat()
-}
-
-fn sent(kind: &str, path: &str, body: impl AsRef<[u8]>) -> Vec<u8> {
-    request("POST", path, &format!("content-type: {kind}\r\n"), body.as_ref())
-}
-
 fn posted(path: &str, body: impl AsRef<[u8]>) -> Vec<u8> {
-    sent("application/json", path, body)
+    raw::posted(path, "", body)
 }
 
 fn lines(body: impl AsRef<[u8]>) -> Vec<u8> {
-    sent("application/x-ndjson", "/documents", body)
+    request("POST", "/documents", "content-type: application/x-ndjson\r\n", body.as_ref())
 }
 
 fn got(path: &str) -> Vec<u8> {
@@ -274,6 +237,8 @@ fn routes() -> Vec<(Vec<u8>, Expected)> {
         (got("/search?q=a&include=all"), refused("include: ")),
         (got("/search?q=a&x=1"), Problem(422, "unknown-field", vec!["`x`"])),
         (got("/documents?limit=0"), refused("limit: 0")),
+        (got("/documents?after="), Taken("\"id\":\"kept-1\"")),
+        (got("/search?q=a&k=1&include="), Taken("\"hits\":[{\"id\"")),
         (got(&format!("/documents?after={long}")), Taken("\"documents\":")),
     ]
 }
@@ -290,7 +255,7 @@ fn heads() -> Vec<(Vec<u8>, Expected)> {
         (typed("content-type: \u{e9}\r\n"), unsupported("application/json")),
         (typed("content-type: application/json\r\ncontent-encoding: gzip\r\n"), unsupported("compressed")),
         (typed("content-type: application/x-ndjson\r\n"), unsupported("application/json")),
-        (got("/healthz").strip_host(), malformed("Host is missing")),
+        (b"GET /healthz HTTP/1.1\r\nconnection: close\r\n\r\n".to_vec(), malformed("Host is missing")),
         (request("GET", "/healthz", "host: other\r\n", b""), malformed("more than one header Host")),
         (request("GET", "/healthz", &format!("x-long: {}\r\n", "x".repeat(1 << 20)), b""), Parser(431)),
         (request("GET", "/healthz", &"x-many: 1\r\n".repeat(1000), b""), Parser(431)),
@@ -314,16 +279,6 @@ fn heads() -> Vec<(Vec<u8>, Expected)> {
     ]
 }
 
-trait StripHost {
-    fn strip_host(self) -> Self;
-}
-
-impl StripHost for Vec<u8> {
-    fn strip_host(self) -> Self {
-        String::from_utf8(self).unwrap().replace("host: localhost\r\n", "").into_bytes()
-    }
-}
-
 fn cases() -> Vec<Case> {
     let rows = [bodies(), filters(), streams(), routes(), heads()].into_iter().flatten();
     rows.map(|(request, expected)| {
@@ -344,11 +299,11 @@ fn check(case: &Case, raw: &Raw) -> (Vec<String>, Value) {
     };
     let status = match &case.expected {
         Problem(status, kind, parts) => {
-            expect(header(&raw.head, "content-type") == "application/problem+json", "a problem document".to_owned());
+            expect(raw.header("content-type") == "application/problem+json", "a problem document".to_owned());
             expect(body["type"] == format!("urn:anced:problem:{kind}"), format!("of type {kind}"));
             expect(body["status"] == *status, "with its status".to_owned());
             expect(body["title"].as_str().is_some_and(|title| !title.is_empty()), "with a title".to_owned());
-            expect(body["request_id"] == header(&raw.head, "x-request-id"), "with the id of the header".to_owned());
+            expect(body["request_id"] == raw.header("x-request-id"), "with the id of the header".to_owned());
             let detail = body["detail"].as_str().unwrap_or_default();
             expect(parts.iter().all(|part| detail.contains(part)), format!("a detail with {parts:?}"));
             *status
@@ -363,7 +318,7 @@ fn check(case: &Case, raw: &Raw) -> (Vec<String>, Value) {
             *status
         }
         Taken(part) => {
-            expect(String::from_utf8_lossy(&raw.body).contains(part), format!("a body with {part}"));
+            expect(raw.text().contains(part), format!("a body with {part}"));
             200
         }
     };
@@ -401,8 +356,8 @@ fn wrong_input_is_refused_and_harms_nothing() {
             wrong.push("line 2 named and 1 document written".to_owned());
         }
         if !wrong.is_empty() {
-            let answer = String::from_utf8_lossy(&raw.body).into_owned();
-            failures.push(format!("{}\n-> {} {answer}\nexpected: {}", case.name, raw.status, wrong.join(", ")));
+            let (name, status, body) = (&case.name, raw.status, raw.text());
+            failures.push(format!("{name}\n-> {status} {body}\nexpected: {}", wrong.join(", ")));
         }
         assert!(server.is_alive(), "dead after {}\n{}", case.name, server.log());
     }

@@ -1,6 +1,9 @@
 //! A server under test: its own process, data folder and port, gone when the test ends.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 
+pub mod corpus;
+pub mod raw;
+
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -170,9 +173,14 @@ impl Server {
 
     /// Asks the process to stop and waits for its end.
     pub fn stop(mut self) -> ExitStatus {
+        self.terminate();
+        self.wait()
+    }
+
+    /// Asks the process to stop and does not wait.
+    pub fn terminate(&self) {
         let killed = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
         assert!(killed.success());
-        self.wait()
     }
 
     /// Waits for the process to end by itself.
