@@ -24,7 +24,8 @@ const BATCH_BYTES: usize = 4 << 20;
 const MOST_LISTED: usize = 1000;
 
 /// A document.
-#[derive(Debug, ToSchema)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 #[schema(as = Document, title = "Document")]
 #[allow(dead_code)] // describes `corpus::Document` in the OpenAPI document
 pub(super) struct DocumentSchema {

@@ -58,7 +58,7 @@ pub(super) struct SearchBody {
 #[into_params(parameter_in = Query)]
 pub(super) struct SearchParameters {
     /// What is asked.
-    #[param(example = "find files larger than 100 MB")]
+    #[param(min_length = 1, example = "find files larger than 100 MB")]
     q: String,
     /// Hits wanted; 10 by default.
     #[param(minimum = 1, default = 10)]

@@ -18,7 +18,7 @@ pub fn document(at: usize) -> Value {
         "tags": [TOPICS[at % 8], TOPICS[at / 8 % 8]],
         "author": {"name": format!("author {}", at % 7)},
     });
-    if at % 5 == 0 {
+    if at.is_multiple_of(5) {
         metadata["reviewed"] = json!(at % 2 == 0);
     }
     let text = format!("{} number {at} about {} and {}", TOPICS[at % 8], TOPICS[at / 8 % 8], TOPICS[at / 64]);
