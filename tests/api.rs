@@ -1,5 +1,5 @@
 //! Searches, documents and embeddings on a running server, as clients use them.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends by panicking")]
 
 mod common;
 

@@ -1,5 +1,5 @@
 //! Many clients at once, clients that leave, and a stop while they wait.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends by panicking")]
 
 mod common;
 

@@ -1,5 +1,5 @@
 //! What operators rely on: readiness, metrics, request ids, limits, keys, a folder with its own ONNX file.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends by panicking")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! A server from an empty data folder: write, search, delete, stop, start again.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends by panicking")]
 
 mod common;
 

@@ -1,6 +1,6 @@
 //! Wrong input against a running server: each request is refused with its status and a problem that says what is wrong,
 //! the process lives on, and nothing that it holds is lost.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends by panicking")]
 
 mod common;
 

@@ -263,7 +263,7 @@ fn check(config: &ModelConfig, file: &Path) -> Result<(), Error> {
         return Err(Error::checkpoint(file, reason));
     }
     if config.num_attention_heads == 0
-        || config.hidden_size % config.num_attention_heads != 0
+        || !config.hidden_size.is_multiple_of(config.num_attention_heads)
         || config.hidden_size == 0
     {
         let reason = format!(

@@ -7,10 +7,10 @@ mod error;
 mod exact;
 mod files;
 mod graph;
-mod index;
+mod searcher;
 mod slots;
 mod vectors;
 
 pub use error::Error;
 pub use files::{GRAPH_FILE, VECTORS_FILE};
-pub use index::{Index, IndexOptions, Neighbour};
+pub use searcher::{Index, IndexOptions, Neighbour};

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use roaring::RoaringTreemap;
+
 use crate::onnx::BLOCK_ROWS;
 
 /// Rows of keys and vectors.
@@ -37,6 +39,18 @@ impl Vectors {
     pub(super) fn get(&self, key: u64) -> Option<&[f32]> {
         let row = *self.rows.get(&key)?;
         self.blocks.get(row / BLOCK_ROWS)?.data.chunks_exact(self.dimension).nth(row % BLOCK_ROWS)
+    }
+
+    /// The vectors of some keys, in a block of their own; keys that are not there are passed over.
+    pub(super) fn gather(&self, keys: &RoaringTreemap) -> Block {
+        let mut chosen = Block::default();
+        for key in keys {
+            if let Some(vector) = self.get(key) {
+                chosen.keys.push(key);
+                chosen.data.extend_from_slice(vector);
+            }
+        }
+        chosen
     }
 
     /// Appends a vector; a key that is there already keeps its old one and false comes back.

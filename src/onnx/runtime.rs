@@ -93,7 +93,7 @@ impl Runtime {
                 let refuse = |reason| Error::Device { device: device.to_string(), reason };
                 if !provider.is_file() {
                     return Err(refuse(format!(
-                        "this ONNX Runtime is a CPU build ({} is missing; run `make setup-gpu`)",
+                        "this ONNX Runtime is a CPU build ({} is missing; run `make setup GPU=1`)",
                         provider.display()
                     )));
                 }

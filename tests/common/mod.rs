@@ -1,6 +1,6 @@
 //! A server under test: its own process, data folder and port, gone when the test ends.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends by panicking")]
 
 pub mod corpus;
 pub mod raw;

@@ -1,7 +1,7 @@
 //! The index: a graph and the vectors behind it, changed and searched together.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use rayon::prelude::*;
 use roaring::RoaringTreemap;
@@ -9,7 +9,7 @@ use roaring::RoaringTreemap;
 use super::graph::Graph;
 use super::vectors::Vectors;
 use super::{Error, exact};
-use crate::onnx::{Runtime, TopK};
+use crate::onnx::{BLOCK_ROWS, Runtime, TopK};
 use crate::settings::{Quantization, Settings, Similarity, VectorType};
 
 /// Share of removed vectors, in percent of those there, past which the graph is worth building anew.
@@ -191,7 +191,7 @@ impl Index {
             return Ok(self.exact(std::slice::from_ref(&query), k, filter)?.pop().unwrap_or_default());
         }
         let query = self.prepare(0, query)?;
-        // The graph ranks by its coarser vectors: a few more than asked for, so that none is lost at the end of a deep page.
+        // The graph ranks by coarser vectors: a few more than asked for, so that a deep page loses none at its end.
         let keys = self.read_graph().search(&query, expansion.max(k.saturating_add(k / 8)), filter)?;
         let mut found: Vec<Neighbour> = {
             let vectors = self.read_vectors();
@@ -221,7 +221,14 @@ impl Index {
         for query in queries {
             rows.extend(self.prepare(0, query.as_ref())?);
         }
-        let blocks = self.read_vectors().blocks.clone();
+        let (blocks, filter) = {
+            let vectors = self.read_vectors();
+            match filter {
+                // Few documents: they are looked up, the rest is not even touched.
+                Some(filter) if filter.len() <= BLOCK_ROWS as u64 => (vec![Arc::new(vectors.gather(filter))], None),
+                _ => (vectors.blocks.clone(), filter),
+            }
+        };
         let mut top_k = self.top_k.lock().unwrap_or_else(PoisonError::into_inner);
         exact::search(&mut top_k, self.dimension, &blocks, &rows, k, filter)
     }
