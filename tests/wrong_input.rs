@@ -370,7 +370,7 @@ fn wrong_input_is_refused_and_harms_nothing() {
     for end in (0..whole.len()).step_by(7) {
         let mut stream = TcpStream::connect(("127.0.0.1", server.port)).unwrap();
         stream.write_all(&whole[..end]).unwrap();
-        if end % 2 == 0 {
+        if end.is_multiple_of(2) {
             stream.shutdown(Shutdown::Write).unwrap();
         }
     }

@@ -19,7 +19,7 @@ pub fn document(at: usize) -> Value {
         "author": {"name": format!("author {}", at % 7)},
     });
     if at.is_multiple_of(5) {
-        metadata["reviewed"] = json!(at % 2 == 0);
+        metadata["reviewed"] = json!(at.is_multiple_of(2));
     }
     let text = format!("{} number {at} about {} and {}", TOPICS[at % 8], TOPICS[at / 8 % 8], TOPICS[at / 64]);
     json!({"id": format!("d{at:04}"), "title": format!("title {at}"), "text": text, "metadata": metadata})
