@@ -240,9 +240,13 @@ function showProblem(problem) {
     say(problem.message);
     return;
   }
-  const retry = element('button', '', 'Try again');
-  retry.type = 'button';
-  retry.addEventListener('click', search);
+  // The same request would be refused again where the request is at fault.
+  const isOurs = problem.status === 0 || problem.status >= 500;
+  const retry = isOurs ? element('button', '', 'Try again') : null;
+  if (retry) {
+    retry.type = 'button';
+    retry.addEventListener('click', search);
+  }
   showMessage(problem.title, problem.message, problem.requestId, retry);
   say(`${problem.title}: ${problem.message}`);
 }

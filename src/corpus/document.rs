@@ -1,6 +1,10 @@
 //! A document as users write and read it.
 
-use serde::{Deserialize, Serialize};
+use std::fmt;
+
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 use super::metadata;
@@ -9,20 +13,50 @@ use super::metadata;
 pub(super) const ID_BYTES: usize = 500;
 
 /// One document: what a search finds.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Document {
     /// Unique in the corpus; 1 to 500 bytes of UTF-8.
     pub id: String,
     /// May be empty.
-    #[serde(default)]
     pub title: String,
     /// May be empty.
-    #[serde(default)]
     pub text: String,
     /// Any JSON object; filters read it.
-    #[serde(default)]
     pub metadata: Map<String, Value>,
+}
+
+/// The fields as they are read; all but the id may be absent.
+#[derive(Deserialize)]
+#[serde(remote = "Document", deny_unknown_fields)]
+struct Fields {
+    id: String,
+    #[serde(default)]
+    title: String,
+    #[serde(default)]
+    text: String,
+    #[serde(default)]
+    metadata: Map<String, Value>,
+}
+
+/// Reads an object; a derived reader would also take a list, field by position.
+impl<'de> Deserialize<'de> for Document {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object;
+
+        impl<'de> Visitor<'de> for Object {
+            type Value = Document;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a document as an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Document, A::Error> {
+                Fields::deserialize(MapAccessDeserializer::new(map))
+            }
+        }
+
+        deserializer.deserialize_map(Object)
+    }
 }
 
 impl Document {
@@ -85,6 +119,22 @@ mod tests {
     fn document(id: &str, metadata: Value) -> Document {
         let Value::Object(metadata) = metadata else { panic!("not an object") };
         Document { id: id.to_owned(), title: String::new(), text: String::new(), metadata }
+    }
+
+    #[test]
+    fn a_document_is_an_object_and_not_a_list() {
+        let read = |text: &str| serde_json::from_str::<Document>(text);
+        assert_eq!(read(r#"{"id": "a"}"#).unwrap(), document("a", serde_json::json!({})));
+        for (wrong, part) in [
+            (r#"["a", "b"]"#, "expected a document as an object"),
+            (r#""a""#, "expected a document as an object"),
+            (r#"{"title": "a"}"#, "missing field `id`"),
+            (r#"{"id": "a", "body": "b"}"#, "unknown field `body`"),
+            (r#"{"id": "a", "id": "b"}"#, "duplicate field `id`"),
+        ] {
+            let error = read(wrong).unwrap_err().to_string();
+            assert!(error.contains(part), "{wrong}: {error}");
+        }
     }
 
     #[test]

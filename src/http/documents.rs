@@ -24,20 +24,21 @@ const BATCH_BYTES: usize = 4 << 20;
 const MOST_LISTED: usize = 1000;
 
 /// A document.
-#[derive(Debug, ToSchema)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 #[schema(as = Document, title = "Document")]
 #[allow(dead_code)] // describes `corpus::Document` in the OpenAPI document
 pub(super) struct DocumentSchema {
     /// Unique in the corpus; 1 to 500 bytes.
-    #[schema(example = "find-large-files")]
+    #[schema(min_length = 1, max_length = 500, example = "find-large-files")]
     id: String,
-    #[schema(default = "", example = "Large files")]
-    title: Option<String>,
-    #[schema(default = "", example = "find . -size +100M")]
-    text: Option<String>,
+    #[schema(required = false, default = "", example = "Large files")]
+    title: String,
+    #[schema(required = false, default = "", example = "find . -size +100M")]
+    text: String,
     /// Any JSON object; filters read it.
-    #[schema(value_type = Option<Object>, example = json!({"lang": "en"}))]
-    metadata: Option<Map<String, Value>>,
+    #[schema(required = false, value_type = Object, example = json!({"lang": "en"}))]
+    metadata: Map<String, Value>,
 }
 
 /// Documents to write.
@@ -45,7 +46,7 @@ pub(super) struct DocumentSchema {
 #[serde(deny_unknown_fields, expecting = "an object")]
 pub(super) struct DocumentsBody {
     /// At least one; a document whose id is known replaces the old one.
-    #[schema(value_type = Vec<DocumentSchema>)]
+    #[schema(value_type = Vec<DocumentSchema>, min_items = 1)]
     documents: Vec<Document>,
 }
 
@@ -65,7 +66,8 @@ pub(super) struct WrittenAnswer {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]
 pub(super) struct IdsBody {
-    /// Unknown ids are passed over.
+    /// At least one; unknown ids are passed over.
+    #[schema(min_items = 1)]
     ids: Vec<String>,
 }
 

@@ -35,6 +35,7 @@ impl From<Kind> for Side {
 #[serde(deny_unknown_fields, expecting = "an object")]
 pub(super) struct EmbedBody {
     /// At least one; an empty text is allowed.
+    #[schema(min_items = 1)]
     texts: Vec<String>,
     kind: Kind,
 }

@@ -15,6 +15,9 @@ use super::problem::{Problem, Reason};
 use super::request_id::{self, RequestId};
 use super::router::known_path;
 
+/// The status under which a request counts that nobody waited for, as nginx has it.
+const CLIENT_GONE: &str = "499";
+
 /// Runs a request and completes its answer.
 pub(super) async fn envelope(State(app): State<App>, request: Request, next: Next) -> Response {
     let started = Instant::now();
@@ -22,8 +25,11 @@ pub(super) async fn envelope(State(app): State<App>, request: Request, next: Nex
     let method = request.method().clone();
     let route = label(request.extensions().get::<MatchedPath>());
     let openai = request.uri().path().starts_with("/v1/");
+    let method = method_label(&method);
+    let gone = Gone { app: &app, id: &id, method, route, started };
 
     let mut response = next.run(request).await;
+    std::mem::forget(gone);
 
     let problem = problem_of(&mut response);
     if let Some(problem) = &problem {
@@ -43,7 +49,6 @@ pub(super) async fn envelope(State(app): State<App>, request: Request, next: Nex
 
     let elapsed = started.elapsed();
     let status = response.status();
-    let method = method_label(&method);
     app.metrics().http_requests.with_label_values(&[route, method, status.as_str()]).inc();
     app.metrics().http_request_duration.with_label_values(&[route]).observe(elapsed.as_secs_f64());
 
@@ -60,6 +65,24 @@ pub(super) async fn envelope(State(app): State<App>, request: Request, next: Nex
         tracing::info!(request_id = id, method, route, status, duration_ms, generation, problem, "request");
     }
     response
+}
+
+/// Counts and logs a request whose client left before its answer: its future is dropped, and this with it.
+struct Gone<'a> {
+    app: &'a App,
+    id: &'a RequestId,
+    method: &'static str,
+    route: &'static str,
+    started: Instant,
+}
+
+impl Drop for Gone<'_> {
+    fn drop(&mut self) {
+        let Self { app, id, method, route, started } = self;
+        app.metrics().http_requests.with_label_values(&[route, method, CLIENT_GONE]).inc();
+        let duration_ms = started.elapsed().as_micros() as f64 / 1e3;
+        tracing::info!(request_id = id.as_str(), method, route, status = CLIENT_GONE, duration_ms, "client gone");
+    }
 }
 
 /// The problem that a handler left, or one for a bare error status that a library answered with.

@@ -15,6 +15,7 @@ mod envelope;
 mod error;
 mod health;
 mod hit;
+mod host;
 mod keys;
 mod ndjson;
 mod openai;

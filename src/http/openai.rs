@@ -30,6 +30,7 @@ pub(super) struct EmbeddingsBody {
     /// `float` by default.
     encoding_format: Option<EncodingFormat>,
     /// The checkpoint's own dimension, or absent.
+    #[schema(minimum = 1)]
     dimensions: Option<usize>,
     /// Taken and ignored.
     #[allow(dead_code)]

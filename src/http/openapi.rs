@@ -134,6 +134,12 @@ pub(super) fn complete() -> Document {
     document
 }
 
+/// Method and path as a name, as `get_documents_id`: handlers of different resources share their names.
+fn operation_id(route: &Route) -> String {
+    let words = route.path.split(|letter: char| !letter.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+    words.fold(route.method.as_str().to_ascii_lowercase(), |id, word| id + "_" + word)
+}
+
 fn operation_of<'a>(item: &'a mut PathItem, route: &Route) -> Option<&'a mut Operation> {
     match route.method {
         Method::GET => item.get.as_mut(),
@@ -144,6 +150,7 @@ fn operation_of<'a>(item: &'a mut PathItem, route: &Route) -> Option<&'a mut Ope
 }
 
 fn complete_operation(operation: &mut Operation, route: &Route) {
+    operation.operation_id = Some(operation_id(route));
     let key = match route.access {
         Access::Open => None,
         Access::Search => Some("search_key"),
@@ -156,6 +163,9 @@ fn complete_operation(operation: &mut Operation, route: &Route) {
         operation.security = Some(vec![SecurityRequirement::new(key, nothing), SecurityRequirement::default()]);
         refusals
             .extend([("401", "A key is needed"), ("503", "Not ready, stopping, or too much waits; see Retry-After")]);
+    }
+    if operation.parameters.is_some() {
+        refusals.push(("400", "A parameter cannot be read"));
     }
     if operation.request_body.is_some() {
         refusals.extend([

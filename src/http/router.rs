@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use axum::Router;
 use axum::handler::Handler;
 use axum::http::{Method, Uri};
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, post};
 use tower_http::catch_panic::CatchPanicLayer;
@@ -16,6 +16,7 @@ use tower_http::compression::CompressionLayer;
 use super::app::App;
 use super::deadline::within_deadline;
 use super::envelope::envelope;
+use super::host::one_host;
 use super::keys::{Access, guard};
 use super::problem::{Problem, Reason};
 use super::{admin, documents, embed, health, openai, openapi, page, search};
@@ -95,6 +96,7 @@ pub(super) fn surrounded(routes: Router<App>, app: App) -> Router {
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(app.clone(), within_deadline))
         .layer(CatchPanicLayer::custom(after_panic))
+        .layer(from_fn(one_host))
         .layer(from_fn_with_state(app.clone(), envelope))
         .with_state(app)
 }
@@ -116,7 +118,7 @@ fn pages() -> Router<App> {
 fn declare_metrics(app: &App) {
     let metrics = app.metrics();
     for Route { method, path, .. } in routes() {
-        for status in ["200", "422", "500", "503"] {
+        for status in ["200", "422", "499", "500", "503"] {
             metrics.http_requests.with_label_values(&[path, method.as_str(), status]);
         }
         metrics.http_request_duration.with_label_values(&[path]);

@@ -25,9 +25,10 @@ const MOST_EXAMPLES: usize = 100;
 #[serde(deny_unknown_fields, expecting = "an object")]
 pub(super) struct SearchBody {
     /// What is asked.
-    #[schema(example = "find files larger than 100 MB")]
+    #[schema(min_length = 1, example = "find files larger than 100 MB")]
     query: Option<String>,
     /// Several questions, answered by the same generation.
+    #[schema(min_items = 1)]
     queries: Option<Vec<String>>,
     /// Hits wanted; 10 by default.
     #[schema(example = 10, minimum = 1, default = 10)]
@@ -57,7 +58,7 @@ pub(super) struct SearchBody {
 #[into_params(parameter_in = Query)]
 pub(super) struct SearchParameters {
     /// What is asked.
-    #[param(example = "find files larger than 100 MB")]
+    #[param(min_length = 1, example = "find files larger than 100 MB")]
     q: String,
     /// Hits wanted; 10 by default.
     #[param(minimum = 1, default = 10)]
@@ -73,7 +74,7 @@ pub(super) struct SearchParameters {
     ef: Option<usize>,
     /// Hits below this score are left out.
     min_score: Option<f64>,
-    /// Parts of a hit, separated by commas: title, text, metadata, vector.
+    /// Parts of a hit, separated by commas: title, text, metadata, vector; empty for none.
     include: Option<String>,
 }
 
@@ -242,7 +243,9 @@ impl TryFrom<SearchParameters> for SearchBody {
 
     fn try_from(parameters: SearchParameters) -> Result<Self, Problem> {
         let filter = parameters.filter.map(|text| parse(text.as_bytes()).map_err(|problem| problem.within("filter")));
-        let include = parameters.include.map(|list| list.split(',').map(part).collect());
+        // An empty list, as `include=` writes it, holds nothing.
+        let names = |list: String| list.split(',').filter(|_| !list.is_empty()).map(part).collect();
+        let include = parameters.include.map(names);
         Ok(Self {
             query: Some(parameters.q),
             queries: None,

@@ -14,8 +14,12 @@ use crate::settings::{Quantization, Settings, Similarity, VectorType};
 
 /// Share of removed vectors, in percent of those there, past which the graph is worth building anew.
 const REBUILD_PERCENT: usize = 25;
-/// Vectors that a graph holds before several threads add to it.
-const CONNECTED: usize = 512;
+
+/// Vectors that a graph gets one after the other: those that enter a small one together do not see each other, and some
+/// would end without an edge that leads to them.
+const FIRST: usize = 1024;
+/// Fewer vectors than this are added one after the other.
+const LEAST_PARALLEL: usize = 32;
 
 /// How an index is built and kept.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -157,14 +161,10 @@ impl Index {
             let mut stored = self.vectors.write().unwrap_or_else(PoisonError::into_inner);
             keys.iter().zip(&prepared).map(|(&key, vector)| stored.push(key, vector)).collect()
         };
-        let add = |((key, vector), fresh): ((&u64, &Vec<f32>), &bool)| {
-            if *fresh { graph.add(*key, vector) } else { Ok(()) }
-        };
-        // Threads that add to a graph of few vectors do not see each other's, which then stay unconnected.
-        let alone = if keys.len() < 32 { keys.len() } else { CONNECTED.saturating_sub(graph.len()).min(keys.len()) };
-        let all: Vec<_> = keys.iter().zip(&prepared).zip(&fresh).collect();
-        let (first, rest) = all.split_at(alone);
-        let added = first.iter().copied().try_for_each(add).and_then(|()| rest.par_iter().copied().try_for_each(add));
+        let rows = keys.iter().zip(&prepared).zip(&fresh);
+        let rows: Vec<_> =
+            rows.filter(|(_, fresh)| **fresh).map(|((key, vector), _)| (*key, vector.as_slice())).collect();
+        let added = add_to(&graph, &rows);
         if added.is_err() {
             // A vector that the graph does not hold would never be found, and never be added again.
             for (&key, _) in keys.iter().zip(&fresh).filter(|(_, fresh)| **fresh) {
@@ -224,7 +224,8 @@ impl Index {
             return Ok(self.exact(std::slice::from_ref(&query), k, filter)?.pop().unwrap_or_default());
         }
         let query = self.prepare(0, query)?;
-        let mut keys = self.read_graph().search(&query, expansion.max(k), filter)?;
+        // The graph ranks by coarser vectors: a few more than asked for, so that a deep page loses none at its end.
+        let mut keys = self.read_graph().search(&query, expansion.max(k.saturating_add(k / 8)), filter)?;
         {
             let unreached = self.unreached.read().unwrap_or_else(PoisonError::into_inner);
             let walked = keys.len();
@@ -292,11 +293,8 @@ impl Index {
         let count = blocks.iter().map(|block| block.keys.len()).sum();
         let graph = Graph::new(self.dimension, &self.options, count)?;
         for block in &blocks {
-            let rows: Vec<_> = block.keys.iter().zip(block.data.chunks_exact(self.dimension)).collect();
-            let (first, rest) = rows.split_at(CONNECTED.saturating_sub(graph.len()).min(rows.len()));
-            let add = |(key, vector): &(&u64, &[f32])| graph.add(**key, vector);
-            first.iter().try_for_each(add)?;
-            rest.par_iter().try_for_each(add)?;
+            let rows: Vec<_> = block.keys.iter().copied().zip(block.data.chunks_exact(self.dimension)).collect();
+            add_to(&graph, &rows)?;
         }
         *self.graph.write().unwrap_or_else(PoisonError::into_inner) = graph;
         self.removed.store(0, Ordering::Relaxed);
@@ -329,6 +327,16 @@ impl Index {
         }
         Ok(vector.to_vec())
     }
+}
+
+/// Adds vectors to a graph with room for them, many at once where the graph is large enough for it.
+fn add_to(graph: &Graph, rows: &[(u64, &[f32])]) -> Result<(), Error> {
+    let add = |(key, vector): &(u64, &[f32])| graph.add(*key, vector);
+    let at_once =
+        if rows.len() < LEAST_PARALLEL { 0 } else { rows.len().saturating_sub(FIRST.saturating_sub(graph.len())) };
+    let (first, rest) = rows.split_at(rows.len() - at_once);
+    first.iter().try_for_each(add)?;
+    rest.par_iter().try_for_each(add)
 }
 
 /// The inner product, in lanes that the compiler keeps in vector registers.

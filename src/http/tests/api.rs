@@ -52,9 +52,11 @@ async fn every_reference_leads_somewhere() {
 #[tokio::test]
 async fn every_operation_tells_its_answers_and_its_key() {
     let document = document().await;
+    let mut ids = BTreeSet::new();
     for route in routes() {
         let operation = &document["paths"][route.path][route.method.as_str().to_lowercase()];
         let place = format!("{} {}", route.method, route.path);
+        assert!(ids.insert(operation["operationId"].as_str().unwrap().to_owned()), "{place}");
         assert!(operation["summary"].is_string() && operation["tags"][0].is_string(), "{place}");
         let answers = operation["responses"].as_object().unwrap();
         assert!(answers.contains_key("200") && answers.contains_key("500"), "{place}");

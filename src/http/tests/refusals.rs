@@ -62,6 +62,7 @@ async fn wrong_bodies_are_refused_by_name() {
             "documents[1]: missing field `id`",
         ),
         ("/documents", r#"{"documents": [{"id": "a", "body": "b"}]}"#, 422, "unknown-field", "`body`"),
+        ("/documents", r#"{"documents": [["a", "b"]]}"#, 422, "invalid-field", "documents[0]: invalid type: sequence"),
         ("/documents", r#"{"documents": [{"id": ""}]}"#, 422, "invalid-field", "documents[0]"),
         ("/documents", r#"{"documents": [{"id": "a", "metadata": 3}]}"#, 422, "invalid-field", "documents[0].metadata"),
         ("/documents/delete", r#"{"ids": []}"#, 422, "invalid-field", "ids: empty"),
