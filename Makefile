@@ -8,6 +8,8 @@ PYTHON ?= python3
 CARGO ?= cargo
 # GPU=1 takes the CUDA 13 build of ONNX Runtime (256 MB more to fetch).
 SETUP_FLAGS = $(if $(GPU),--gpu)
+# apt needs root.
+SUDO = $(if $(filter-out 0,$(shell id -u)),sudo)
 BINARY = $(or $(CARGO_TARGET_DIR),target)/release/anced
 
 .DEFAULT_GOAL := help
@@ -40,6 +42,7 @@ bench: setup ## micro-benchmarks
 	$(CARGO) bench --locked --benches
 
 bench-search: setup build ## the server under 1, 8 and 64 clients, beside FastAPI + sentence-transformers + faiss
+	@command -v wrk >/dev/null || $(SUDO) apt-get install -y wrk || { echo "make: wrk is missing; install it" >&2; exit 1; }
 	benches/search/run
 
 clean: ## remove what was built and fetched; data and models stay

@@ -11,7 +11,7 @@ use crate::onnx::{Activation, Head, PoolingMode, Weights, bert, is_our_file};
 use crate::settings::{Pooling, Similarity};
 
 /// What a user sets over what the checkpoint says.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Overrides {
     /// Instead of the checkpoint's pooling.
     pub pooling: Option<Pooling>,

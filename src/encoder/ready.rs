@@ -15,7 +15,7 @@ use crate::settings::{Device, Precision, Settings};
 use crate::telemetry::Metrics;
 
 /// On a CPU a run of passages is kept this short, in tokens, so that queries never wait long behind one.
-const CPU_PASSAGE_TOKENS: usize = 1024;
+const CPU_PASSAGE_TOKENS: usize = 256;
 
 /// How an encoder runs, whichever checkpoint it is made of.
 #[derive(Debug, Clone)]

@@ -131,6 +131,13 @@ impl Generation {
             max_seq_length: record.max_seq_length,
             separator: record.separator.clone(),
         };
+        if machine.encoder.overrides != Overrides::default() && machine.encoder.overrides != overrides {
+            tracing::warn!(
+                generation = number,
+                "pooling, similarity, max_seq_length and separator stay as the generation was built; `anced index` builds \
+                 one with the settings given"
+            );
+        }
         let encoder = machine.encoder(&folder.join("checkpoint"), overrides)?;
         if encoder.dimension() != manifest.dimension {
             return Err(Error::Damaged(format!(
