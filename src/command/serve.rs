@@ -111,10 +111,16 @@ fn prepare(
 ) -> anyhow::Result<Arc<Retriever>> {
     let machine = Machine::new(settings, metrics)?;
     if data.live()?.is_none() {
-        if let Some(sample) = sample {
-            import_sample(&data, sample)?;
+        if let Some(newest) = data.manifests()?.last() {
+            // A first build whose process ended just before it was made live, or a file that somebody removed.
+            tracing::warn!(generation = newest.number, "LIVE is missing, the newest generation is made live");
+            data.set_live(newest.number)?;
+        } else {
+            if let Some(sample) = sample {
+                import_sample(&data, sample)?;
+            }
+            build_and_publish(&data, &settings.model, &machine)?;
         }
-        build_and_publish(&data, &settings.model, &machine)?;
     }
     let retriever = Retriever::new(data, &machine);
     let mut bar = Progress::new("catching up", Unit::Documents);

@@ -121,9 +121,14 @@ impl Queue {
         let of_worker = Arc::clone(&shared);
         let worker = std::thread::Builder::new()
             .name("encoder".into())
-            .spawn(move || work(&of_worker, model))
+            .spawn(move || work(&Closing(of_worker).0, model))
             .map_err(Error::Thread)?;
         Ok(Self { shared, worker: Some(worker) })
+    }
+
+    /// Whether the worker still takes texts.
+    pub(super) fn is_open(&self) -> bool {
+        !self.shared.lock().closed
     }
 
     /// Texts that wait.
@@ -182,6 +187,21 @@ impl Drop for Queue {
             // A worker that panicked has nothing left to wait for.
             let _ = worker.join();
         }
+    }
+}
+
+/// Closes the queue when its worker ends, also by a panic: nobody waits for an answer that cannot come.
+struct Closing(Arc<Shared>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.closed = true;
+        let left = state.queries.len() + state.passages.len();
+        self.0.metrics.encoder_queue_depth.sub(left as i64);
+        // With its last text a request loses its sender, and its caller learns that the encoder is closed.
+        state.queries.clear();
+        state.passages.clear();
     }
 }
 

@@ -87,8 +87,6 @@ impl Encoder {
         let queue = Queue::start(model, options.queue_limit, budgets, Arc::clone(metrics))?;
         let encoder = Self { checkpoint, text, queue, placement, precision, dimension };
         encoder.warm()?;
-        metrics.encoder_info.reset();
-        metrics.encoder_info.with_label_values(&[&placement.to_string(), precision, &encoder.checkpoint.name]).set(1);
         Ok(encoder)
     }
 
@@ -154,6 +152,11 @@ impl Encoder {
     /// What it computes in: `fp32`, `fp16`, or `file` for a folder's own ONNX file.
     pub fn precision(&self) -> &'static str {
         self.precision
+    }
+
+    /// Whether it takes texts: false once its thread ended, which only a bug in the runtime brings about.
+    pub fn is_open(&self) -> bool {
+        self.queue.is_open()
     }
 
     /// Texts that wait.

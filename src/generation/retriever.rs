@@ -71,6 +71,10 @@ impl Retriever {
     ) -> Result<(), Error> {
         let generation = Generation::open(&self.data, number, machine)?;
         catch_up(&generation, self.data.store(), progress)?;
+        let encoder = generation.encoder();
+        let labels = [&encoder.placement().to_string(), encoder.precision(), &generation.manifest().model];
+        self.metrics.encoder_info.reset();
+        self.metrics.encoder_info.with_label_values(&labels).set(1);
         self.live.store(Some(Arc::new(generation)));
         Ok(())
     }
@@ -217,7 +221,8 @@ impl Retriever {
 
     /// Whether a generation is live and its encoder answered, and the server is not stopping.
     pub fn ready(&self) -> bool {
-        self.live.load().is_some() && !self.stopping.load(Ordering::Acquire)
+        self.live.load().as_ref().is_some_and(|generation| generation.encoder().is_open())
+            && !self.stopping.load(Ordering::Acquire)
     }
 
     /// The state for operators; blocking but fast.

@@ -1,18 +1,9 @@
 //! Structured logs on standard error.
 
-use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::FmtSpan;
 
-/// How a log line looks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object a line, for collectors.
-    Json,
-}
+use crate::settings::LogFormat;
 
 /// Sends logs to standard error. `filter` is a `tracing` directive such as `info` or `anced=debug`.
 ///
