@@ -21,7 +21,7 @@ const LENGTH_SPREAD: usize = 2;
 /// Vectors of some texts and what they cost.
 #[derive(Debug, Clone, Default)]
 pub struct Encoded {
-    /// One a text, in order; f32 [dimension].
+    /// One a text, in order; f32 of `[dimension]`.
     pub vectors: Vec<Vec<f32>>,
     /// Tokens read, special ones included, padding not.
     pub tokens: usize,

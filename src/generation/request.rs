@@ -50,7 +50,7 @@ pub struct Hit {
     pub sequence: u64,
     /// The document.
     pub document: Document,
-    /// The passage vector, when asked for; f32 [dimension].
+    /// The passage vector, when asked for; f32 of `[dimension]`.
     pub vector: Option<Vec<f32>>,
 }
 
@@ -105,7 +105,7 @@ pub struct Deleted {
 pub struct Embedded {
     /// The number of the generation whose encoder answered.
     pub generation: u64,
-    /// One vector a text, f32 [dimension].
+    /// One vector a text, f32 of `[dimension]`.
     pub vectors: Vec<Vec<f32>>,
     /// Tokens read, special ones included, padding not.
     pub tokens: usize,

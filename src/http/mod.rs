@@ -1,7 +1,7 @@
 //! The REST API, one file a resource; problem details, keys, OpenAPI, the web page.
 //!
-//! A request passes, from the outside in: [`envelope`] (request id, access log, metrics, problem details), the catcher of
-//! panics, [`deadline`], then the guard of its route ([`keys`], a bound on the requests under way), then its handler. A
+//! A request passes, from the outside in: `envelope` (request id, access log, metrics, problem details), the catcher of
+//! panics, `deadline`, then the guard of its route (`keys`, a bound on the requests under way), then its handler. A
 //! handler answers with an `Answer` or a `Problem`; both are turned into bytes in one place.
 
 mod admin;

@@ -18,7 +18,7 @@ use super::{Error, Index, IndexOptions};
 use crate::onnx::Runtime;
 use crate::settings::{Similarity, VectorType};
 
-/// The file of the vectors: `vectors` F32 or F16 [n, dimension], `sequences` U64 [n] and `unreached` U64 [m].
+/// The file of the vectors: `vectors` F32 or F16 `[n, dimension]`, `sequences` U64 `[n]` and `unreached` U64 `[m]`.
 pub const VECTORS_FILE: &str = "vectors.safetensors";
 /// The file of the graph.
 pub const GRAPH_FILE: &str = "index.usearch";
