@@ -36,7 +36,7 @@ pub(super) fn catch_up(
             let (keys, vectors) = encode(generation.encoder(), &current)?;
             index.add(&keys, &vectors)?;
         }
-        index.remove(&gone)?;
+        index.remove(&gone);
         generation.set_applied(last.sequence);
         progress(BuildProgress { done: generation.applied() - start, total });
     }

@@ -49,7 +49,7 @@ pub(super) fn commit(
         gone.extend(outcome.replaced);
     }
     generation.index().add(&keys, &added)?;
-    generation.index().remove(&gone)?;
+    generation.index().remove(&gone);
     let sequence = store.last_sequence()?;
     generation.set_applied(sequence);
     keep_sound(generation, save_after);
@@ -66,7 +66,7 @@ pub(super) fn delete(
     level(generation, store)?;
     let removals = store.delete(ids)?;
     let keys: Vec<u64> = removals.iter().map(|removal| removal.removed).collect();
-    generation.index().remove(&keys)?;
+    generation.index().remove(&keys);
     let sequence = store.last_sequence()?;
     generation.set_applied(sequence);
     keep_sound(generation, save_after);

@@ -96,7 +96,7 @@ impl Index {
     ) -> Result<Self, Error> {
         let (vectors, unreached) = read_vectors(vectors_file, dimension)?;
         let graph = Graph::load(graph_file, dimension, &options)?;
-        if graph.len() != vectors.len() {
+        if graph.len() < vectors.len() {
             let reason = format!("holds {} vectors, {} has {}", graph.len(), vectors_file.display(), vectors.len());
             return Err(Error::File { file: graph_file.to_path_buf(), reason });
         }

@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use roaring::RoaringTreemap;
 use usearch::ffi::{IndexOptions as Options, Matches, MetricKind, ScalarKind};
 
 use super::slots::Slots;
@@ -83,23 +82,26 @@ impl Graph {
         self.read().add(key, vector).map_err(failed("add a vector"))
     }
 
+    /// Takes back an addition. Nodes are not removed otherwise: usearch gives their slots to others without cleaning
+    /// the links that lead to them, which leaves nodes that no walk reaches.
     pub(super) fn remove(&self, key: u64) -> Result<(), Error> {
         let _slot = self.slots.take();
         self.read().remove(key).map(drop).map_err(failed("remove a vector"))
     }
 
-    /// Keys near a query, as the graph sees them; `candidates` is both how many are wanted and how wide it looks.
+    /// Keys near a query, as the graph sees them; `candidates` is both how many are wanted and how wide it looks. The
+    /// walk goes also through nodes that `wanted` turns away.
     pub(super) fn search(
         &self,
         query: &[f32],
         candidates: usize,
-        filter: Option<&RoaringTreemap>,
+        wanted: Option<&dyn Fn(u64) -> bool>,
     ) -> Result<Vec<u64>, Error> {
         let _slot = self.slots.take();
         let graph = self.read();
-        let matches: Result<Matches, cxx::Exception> = match filter {
+        let matches: Result<Matches, cxx::Exception> = match wanted {
             None => graph.search(query, candidates),
-            Some(filter) => graph.filtered_search(query, candidates, |key| filter.contains(key)),
+            Some(wanted) => graph.filtered_search(query, candidates, wanted),
         };
         matches.map(|matches| matches.keys).map_err(failed("search"))
     }

@@ -65,12 +65,12 @@ impl Index {
 
     /// Whether a search for a vector finds it, or as many others that score no worse as it looks at.
     fn reaches(&self, graph: &Graph, key: u64, vector: &[f32]) -> Result<bool, Error> {
-        let found = graph.search(vector, CANDIDATES, None)?;
+        let vectors = self.read_vectors();
+        let found = graph.search(vector, CANDIDATES, Some(&|key| vectors.contains(key)))?;
         if found.contains(&key) {
             return Ok(true);
         }
         let own = dot(vector, vector);
-        let vectors = self.read_vectors();
         let worse = |other: &u64| vectors.get(*other).is_none_or(|other| dot(vector, other) < own - TIE * own.abs());
         Ok(found.len() == CANDIDATES && !found.iter().any(worse))
     }

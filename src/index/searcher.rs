@@ -1,6 +1,5 @@
 //! The index: a graph and the vectors behind it, changed and searched together.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use rayon::prelude::*;
@@ -68,7 +67,6 @@ pub struct Index {
     /// Keys that the graph holds but does not reach; every search scores them exactly.
     pub(super) unreached: RwLock<RoaringTreemap>,
     top_k: Mutex<TopK>,
-    removed: AtomicUsize,
 }
 
 impl Index {
@@ -103,7 +101,6 @@ impl Index {
             vectors: RwLock::new(vectors),
             unreached: RwLock::default(),
             top_k: Mutex::new(TopK::new(runtime, dimension)?),
-            removed: AtomicUsize::new(0),
         })
     }
 
@@ -184,22 +181,22 @@ impl Index {
         vectors.iter().zip(0..).try_for_each(|(vector, place)| self.prepare(place, vector).map(drop))
     }
 
-    /// Removes vectors; keys that are not there are passed over.
+    /// Removes vectors; keys that are not there are passed over. A key that was removed is never added again.
     ///
-    /// # Errors
-    /// What usearch says.
-    pub fn remove(&self, keys: &[u64]) -> Result<(), Error> {
-        let graph = self.read_graph();
+    /// Their nodes stay in the graph, where walks go through them but never end at them, until it is rebuilt.
+    pub fn remove(&self, keys: &[u64]) {
+        let mut vectors = self.vectors.write().unwrap_or_else(PoisonError::into_inner);
+        let mut unreached = self.unreached.write().unwrap_or_else(PoisonError::into_inner);
         for &key in keys {
-            if self.contains(key) {
-                // The graph first: where it fails, both still hold the key.
-                graph.remove(key)?;
-                self.vectors.write().unwrap_or_else(PoisonError::into_inner).remove(key);
-                self.unreached.write().unwrap_or_else(PoisonError::into_inner).remove(key);
-                self.removed.fetch_add(1, Ordering::Relaxed);
-            }
+            vectors.remove(key);
+            unreached.remove(key);
         }
-        Ok(())
+    }
+
+    /// Nodes of the graph whose vectors were removed.
+    fn removed(&self) -> usize {
+        let nodes = self.read_graph().len();
+        nodes.saturating_sub(self.count())
     }
 
     /// The `k` nearest that the graph finds while it keeps `expansion` candidates, best first.
@@ -225,23 +222,23 @@ impl Index {
         }
         let query = self.prepare(0, query)?;
         // The graph ranks by coarser vectors: a few more than asked for, so that a deep page loses none at its end.
-        let mut keys = self.read_graph().search(&query, expansion.max(k.saturating_add(k / 8)), filter)?;
-        {
+        let candidates = expansion.max(k.saturating_add(k / 8));
+        let mut found: Vec<Neighbour> = {
+            let graph = self.read_graph();
+            let vectors = self.read_vectors();
+            let wanted = |key: u64| filter.is_none_or(|filter| filter.contains(key)) && vectors.contains(key);
+            let every_node = filter.is_none() && graph.len() == vectors.len();
+            let mut keys = graph.search(&query, candidates, if every_node { None } else { Some(&wanted) })?;
             let unreached = self.unreached.read().unwrap_or_else(PoisonError::into_inner);
             let walked = keys.len();
-            let beside = |key: &u64| filter.is_none_or(|filter| filter.contains(*key));
-            keys.extend(unreached.iter().filter(beside));
+            keys.extend(unreached.iter().filter(|key| wanted(*key)));
             if keys.len() > walked {
                 // One that only this query reaches is there twice.
                 keys.sort_unstable();
                 keys.dedup();
             }
-        }
-        let mut found: Vec<Neighbour> = {
-            let vectors = self.read_vectors();
-            keys.into_iter()
-                .filter_map(|key| vectors.get(key).map(|vector| Neighbour { key, score: dot(&query, vector) }))
-                .collect()
+            let scored = |key| vectors.get(key).map(|vector| Neighbour { key, score: dot(&query, vector) });
+            keys.into_iter().filter_map(scored).collect()
         };
         if found.len() < k {
             return Ok(self.exact(&[&query], k, filter)?.pop().unwrap_or_default());
@@ -279,7 +276,7 @@ impl Index {
 
     /// Whether so many vectors were removed that the graph finds less than it should.
     pub fn wants_rebuild(&self) -> bool {
-        let removed = self.removed.load(Ordering::Relaxed);
+        let removed = self.removed();
         removed >= 1000 && removed * 100 > self.count() * REBUILD_PERCENT
     }
 
@@ -297,7 +294,6 @@ impl Index {
             add_to(&graph, &rows)?;
         }
         *self.graph.write().unwrap_or_else(PoisonError::into_inner) = graph;
-        self.removed.store(0, Ordering::Relaxed);
         self.verify()
     }
 
