@@ -210,9 +210,18 @@ fn a_sample_whose_import_was_interrupted_is_imported_whole() {
     let server = Server::start_with(data, &["--sample", BEIR]);
     assert_eq!(documents(&server), 1);
     server.kill();
+
+    // As a kill between a first build and its publication leaves it: the generation is taken, not built again.
     std::fs::remove_file(data.join("LIVE")).unwrap();
+    let server = Server::start_with(data, &["--sample", BEIR]);
+    let status = server.get("/admin/status").json();
+    assert_eq!((&status["documents"], &status["generation"]["number"]), (&json!(1), &json!(1)), "{status}");
+    assert!(!data.join("generations/000002").exists());
+    server.kill();
 
     // As a kill in the middle of the sample leaves it.
+    std::fs::remove_file(data.join("LIVE")).unwrap();
+    std::fs::remove_dir_all(data.join("generations")).unwrap();
     std::fs::write(data.join("sample-import"), BEIR).unwrap();
     let server = Server::start_with(data, &["--sample", BEIR]);
     assert_eq!(documents(&server), 4);
