@@ -95,13 +95,22 @@ pub fn run() -> ExitCode {
         // Whoever reads the output has had enough: `anced search … | head`.
         Err(error) if broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("anced: {error:#}");
+            eprintln!("anced: {}", message(&error));
             let refused_listen =
                 matches!(error.downcast_ref(), Some(http::Error::Unprotected { .. } | http::Error::BadKey { .. }));
             let usage = error.is::<settings::Error>() || error.is::<Usage>() || refused_listen;
             ExitCode::from(if usage { 2 } else { 1 })
         }
     }
+}
+
+/// An error and its causes on one line; a cause that the text before it already tells is not told again.
+fn message(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |told, cause| match told.as_str() {
+        "" => cause,
+        _ if told.contains(&cause) => told,
+        _ => format!("{told}: {cause}"),
+    })
 }
 
 fn broken_pipe(error: &anyhow::Error) -> bool {
@@ -112,4 +121,20 @@ fn broken_pipe(error: &anyhow::Error) -> bool {
 fn print(line: &str) -> anyhow::Result<()> {
     use std::io::Write;
     Ok(writeln!(std::io::stdout().lock(), "{line}")?)
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context;
+
+    use super::*;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let cause = std::io::Error::other("no room");
+        let error = anyhow::Error::new(crate::generation::Error::Io { path: "a/b".into(), source: cause });
+        assert_eq!(message(&error), "a/b: no room");
+        let error = Err::<(), _>(error).context("cannot save").unwrap_err();
+        assert_eq!(message(&error), "cannot save: a/b: no room");
+    }
 }

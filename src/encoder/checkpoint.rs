@@ -116,6 +116,10 @@ impl Checkpoint {
             return Err(Error::FolderMissing(folder.to_path_buf()));
         }
         let config_file = folder.join("config.json");
+        if !config_file.is_file() {
+            let reason = "no such file; name a checkpoint folder in Hugging Face layout (models/README.md)";
+            return Err(Error::checkpoint(config_file, reason));
+        }
         let config: ModelConfig = read_json(&config_file)?;
         check(&config, &config_file)?;
         let own_onnx = folder.join("onnx/model.onnx");
