@@ -13,7 +13,7 @@ use figment::providers::{Env, Format, Serialized, Toml};
 use serde::{Deserialize, Serialize};
 
 /// Names of environment variables that start with `ANCED_` and are read elsewhere.
-const OTHER_VARIABLES: [&str; 2] = ["reference", "config"];
+const OTHER_VARIABLES: [&str; 4] = ["config", "reference", "test_device", "test_precision"];
 
 /// A setting that is missing, unknown or out of range.
 #[derive(Debug, thiserror::Error)]

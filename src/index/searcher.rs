@@ -119,11 +119,6 @@ impl Index {
         self.read_vectors().len()
     }
 
-    /// Whether a key is there.
-    pub fn contains(&self, key: u64) -> bool {
-        self.read_vectors().contains(key)
-    }
-
     /// Bytes of memory that graph and vectors take.
     pub fn bytes(&self) -> usize {
         self.read_graph().bytes() + self.read_vectors().bytes()
