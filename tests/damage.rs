@@ -5,6 +5,7 @@ mod common;
 
 use std::path::Path;
 
+use common::corpus::wait_for;
 use common::random::Random;
 use common::{Outcome, Server, outcome, tiny_model};
 use serde_json::json;
@@ -180,7 +181,7 @@ fn what_a_killed_process_left_behind_is_removed_and_nothing_else() {
     let server = Server::start(data.path());
     let listed = server.get("/admin/generations").json();
     assert_eq!(listed["generations"].as_array().unwrap().len(), 1, "{listed}");
-    assert!(server.log().contains("generation passed over"), "{}", server.log());
+    wait_for("the warning of it", || server.log().contains("generation passed over"));
 }
 
 #[test]

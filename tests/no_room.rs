@@ -7,6 +7,7 @@ mod common;
 use std::path::Path;
 use std::process::Command;
 
+use common::corpus::wait_for;
 use common::random::Random;
 use common::{Outcome, Server, outcome, root, tiny_model};
 use serde_json::{Value, json};
@@ -134,7 +135,7 @@ fn a_stop_that_cannot_save_says_so_and_the_next_start_makes_up_for_it() {
         let command = format!("ulimit -Sf {}; exec \"$0\" \"$@\"", bytes / 512);
         server = Server::spawn_by(&["sh", "-c", &command], data.path(), &[]);
         server.wait_until_ready();
-        assert!(server.log().contains("could not be saved"), "{}", server.log());
+        wait_for("the error of the save", || server.log().contains("could not be saved"));
         assert_whole(&server, &documents);
     }
     server.kill();
@@ -164,6 +165,7 @@ fn a_save_that_fails_while_writes_go_on_is_not_tried_at_every_one() {
         fill(&server, std::slice::from_ref(&document));
         documents.push(document);
     }
+    wait_for("the error of the save", || server.log().contains("could not be saved"));
     let failures = server.log().matches("could not be saved").count();
     assert_eq!(failures, 1, "{}", server.log());
     assert_whole(&server, &documents);

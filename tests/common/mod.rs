@@ -66,6 +66,7 @@ pub struct Server {
     pub url: String,
     pub port: u16,
     log: Arc<Mutex<String>>,
+    reader: Option<std::thread::JoinHandle<()>>,
 }
 
 /// An answer: status, header of choice on demand, body.
@@ -127,14 +128,14 @@ impl Server {
         let log = Arc::new(Mutex::new(String::new()));
         let mut lines = BufReader::new(child.stderr.take().unwrap());
         let of_reader = Arc::clone(&log);
-        std::thread::spawn(move || {
+        let reader = std::thread::spawn(move || {
             let mut line = String::new();
             while lines.read_line(&mut line).is_ok_and(|count| count > 0) {
                 of_reader.lock().unwrap().push_str(&line);
                 line.clear();
             }
         });
-        Self { child, url: format!("http://127.0.0.1:{port}"), port, log }
+        Self { child, url: format!("http://127.0.0.1:{port}"), port, log, reader: Some(reader) }
     }
 
     pub fn wait_until_ready(&self) {
@@ -148,7 +149,7 @@ impl Server {
         panic!("not ready after {PATIENCE:?}; its log:\n{}", self.log());
     }
 
-    /// What it wrote to standard error so far.
+    /// What it wrote to standard error, as far as it has been read: a line of a moment ago may still be on its way.
     pub fn log(&self) -> String {
         self.log.lock().unwrap().clone()
     }
@@ -229,6 +230,8 @@ impl Server {
         let started = Instant::now();
         while started.elapsed() < PATIENCE {
             if let Some(status) = self.child.try_wait().unwrap() {
+                // Its last lines may still be on their way.
+                self.reader.take().map_or(Ok(()), std::thread::JoinHandle::join).unwrap();
                 return status;
             }
             std::thread::sleep(Duration::from_millis(10));
