@@ -62,6 +62,16 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// A gradient that cannot be written.
+    #[error("node `{node}`: the gradient of operator `{operator}` is not known: {reason}")]
+    Gradient {
+        /// The operator's type.
+        operator: String,
+        /// The node's name.
+        node: String,
+        /// What is missing.
+        reason: String,
+    },
     /// A model folder's configuration cannot be expressed as a graph.
     #[error("{0}")]
     Unsupported(String),

@@ -1,11 +1,13 @@
 //! A builder for ONNX graphs.
 
+use std::collections::HashMap;
+
 use prost::Message as _;
 
 use super::proto::{
-    ATTRIBUTE_FLOAT, ATTRIBUTE_INT, ATTRIBUTE_INTS, AttributeProto, DimensionProto, DimensionValue, GraphProto,
-    LOCATION_EXTERNAL, ModelHeadProto, ModelProto, NodeProto, OperatorSetId, StringStringEntryProto, TensorProto,
-    TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto,
+    ATTRIBUTE_FLOAT, ATTRIBUTE_INT, ATTRIBUTE_INTS, ATTRIBUTE_STRING, AttributeProto, DimensionProto, DimensionValue,
+    GraphProto, LOCATION_EXTERNAL, ModelHeadProto, ModelProto, NodeProto, OperatorSetId, StringStringEntryProto,
+    TensorProto, TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto,
 };
 use super::{Tensor, Weights};
 
@@ -27,8 +29,24 @@ pub enum ElementType {
     I64 = 7,
     /// 32-bit integer.
     I32 = 6,
+    /// True or false.
+    Bool = 9,
     /// 16-bit float.
     F16 = 10,
+    /// 16-bit float with the exponent of 32-bit floats.
+    BF16 = 16,
+}
+
+impl ElementType {
+    /// Bytes of one element.
+    pub(super) fn bytes(self) -> usize {
+        match self {
+            Self::Bool => 1,
+            Self::F16 | Self::BF16 => 2,
+            Self::F32 | Self::I32 => 4,
+            Self::I64 => 8,
+        }
+    }
 }
 
 /// A tensor in a graph, by name.
@@ -36,6 +54,10 @@ pub enum ElementType {
 pub struct Value(String);
 
 impl Value {
+    pub(super) fn new(name: impl Into<String>) -> Self {
+        Self(name.into())
+    }
+
     /// The tensor's name.
     pub fn name(&self) -> &str {
         &self.0
@@ -48,6 +70,7 @@ pub(super) enum Attribute {
     Int(i64),
     Float(f32),
     Ints(Vec<i64>),
+    Text(&'static str),
 }
 
 /// A dimension of an input or output: a size, or a name for one that changes.
@@ -120,7 +143,22 @@ pub struct GraphBuilder {
     weights: Vec<WeightSlot>,
     /// What weights and activations are computed in.
     pub(super) float: ElementType,
-    constants: std::collections::HashMap<(Vec<u8>, Vec<i64>, i32), Value>,
+    /// Weights are inputs, which may change from run to run, rather than initializers.
+    weights_are_inputs: bool,
+    opsets: Vec<OperatorSetId>,
+    /// Before the names of new values: none of them may be that of a graph that was read.
+    prefix: &'static str,
+    constants: HashMap<(Vec<u8>, Vec<i64>, i32), Value>,
+    gathers: HashMap<String, Scatter>,
+}
+
+/// How the gradient of a `Gather` whose index hits each row at most once is gathered back, by the index's inverse.
+#[derive(Debug, Clone)]
+pub(super) struct Scatter {
+    /// For each row of the source the row of the result that it went to; any where it went nowhere.
+    pub(super) inverse: Value,
+    /// 0 for rows that went nowhere, else 1; none where every row went somewhere.
+    pub(super) kept: Option<Value>,
 }
 
 impl GraphBuilder {
@@ -130,8 +168,50 @@ impl GraphBuilder {
             graph: GraphProto { name: name.into(), ..GraphProto::default() },
             weights: Vec::new(),
             float,
-            constants: std::collections::HashMap::new(),
+            weights_are_inputs: false,
+            opsets: vec![opset("", OPSET), opset(MICROSOFT, 1)],
+            prefix: "",
+            constants: HashMap::new(),
+            gathers: HashMap::new(),
         }
+    }
+
+    /// As [`new`](Self::new), for training: weights are inputs of the graph.
+    pub(super) fn for_training(name: &str, float: ElementType) -> Self {
+        Self { weights_are_inputs: true, ..Self::new(name, float) }
+    }
+
+    /// A graph that was read, to be gone on with.
+    pub(super) fn continued(graph: GraphProto, mut opsets: Vec<OperatorSetId>) -> Self {
+        if !opsets.iter().any(|set| set.domain == MICROSOFT) {
+            opsets.push(opset(MICROSOFT, 1));
+        }
+        Self { graph, opsets, prefix: "anced/", ..Self::new("", ElementType::F32) }
+    }
+
+    pub(super) fn graph(&self) -> &GraphProto {
+        &self.graph
+    }
+
+    pub(super) fn graph_mut(&mut self) -> &mut GraphProto {
+        &mut self.graph
+    }
+
+    /// The weights that were declared so far.
+    pub(super) fn weight_slots(&self) -> &[WeightSlot] {
+        &self.weights
+    }
+
+    /// How the gradient of this `Gather` is gathered back, where that is known.
+    pub(super) fn scatter_of(&self, output: &str) -> Option<&Scatter> {
+        self.gathers.get(output)
+    }
+
+    /// Rows of `x` by an index that hits each row at most once, but for rows whose result nothing depends on.
+    pub(super) fn gather_rows(&mut self, x: &Value, index: &Value, scatter: Scatter) -> Value {
+        let y = self.node("Gather", &[x, index]);
+        self.gathers.insert(y.0.clone(), scatter);
+        y
     }
 
     pub(super) fn input(&mut self, name: &str, element: ElementType, shape: &[Dimension]) -> Value {
@@ -153,8 +233,14 @@ impl GraphBuilder {
 
     /// Declares a weight of the checkpoint; its values come when the session is made.
     pub(super) fn weight(&mut self, name: &str, shape: &[usize]) -> Value {
-        if !self.weights.iter().any(|slot| slot.name == name) {
-            let size: usize = shape.iter().product::<usize>() * if self.float == ElementType::F16 { 2 } else { 4 };
+        if self.weights.iter().any(|slot| slot.name == name) {
+            return Value(name.into());
+        }
+        if self.weights_are_inputs {
+            let shape: Vec<_> = shape.iter().map(|&size| Dimension::Size(size as i64)).collect();
+            self.graph.input.push(value_info(name, self.float, &shape));
+        } else {
+            let size: usize = shape.iter().product::<usize>() * self.float.bytes();
             let entry = |key: &str, value: String| StringStringEntryProto { key: key.into(), value };
             self.graph.initializer.push(TensorProto {
                 dims: shape.iter().map(|&size| size as i64).collect(),
@@ -169,8 +255,8 @@ impl GraphBuilder {
                 data_location: LOCATION_EXTERNAL,
                 ..TensorProto::default()
             });
-            self.weights.push(WeightSlot { name: name.into(), shape: shape.to_vec() });
         }
+        self.weights.push(WeightSlot { name: name.into(), shape: shape.to_vec() });
         Value(name.into())
     }
 
@@ -179,7 +265,7 @@ impl GraphBuilder {
         if let Some(value) = self.constants.get(&key) {
             return value.clone();
         }
-        let value = Value(format!("constant/{}", self.constants.len()));
+        let value = Value(format!("{}constant/{}", self.prefix, self.constants.len()));
         self.graph.initializer.push(TensorProto {
             dims: dims.to_vec(),
             data_type: element as i32,
@@ -193,10 +279,21 @@ impl GraphBuilder {
 
     /// A scalar of the graph's float type.
     pub(super) fn float(&mut self, value: f32) -> Value {
-        match self.float {
-            ElementType::F16 => self.constant(half::f16::from_f32(value).to_le_bytes().to_vec(), &[], ElementType::F16),
+        self.float_of(value, self.float)
+    }
+
+    /// A scalar of a float type; 32 bits for any other.
+    pub(super) fn float_of(&mut self, value: f32, element: ElementType) -> Value {
+        match element {
+            ElementType::F16 => self.constant(half::f16::from_f32(value).to_le_bytes().to_vec(), &[], element),
+            ElementType::BF16 => self.constant(half::bf16::from_f32(value).to_le_bytes().to_vec(), &[], element),
             _ => self.constant(value.to_le_bytes().to_vec(), &[], ElementType::F32),
         }
+    }
+
+    /// True or false.
+    pub(super) fn truth(&mut self, value: bool) -> Value {
+        self.constant(vec![u8::from(value)], &[], ElementType::Bool)
     }
 
     /// A scalar integer.
@@ -235,7 +332,7 @@ impl GraphBuilder {
         inputs: &[Option<&Value>],
         attributes: &[(&str, Attribute)],
     ) -> Value {
-        let name = format!("{operator}/{}", self.graph.node.len());
+        let name = format!("{}{operator}/{}", self.prefix, self.graph.node.len());
         self.graph.node.push(NodeProto {
             input: inputs.iter().map(|value| value.map_or_else(String::new, |value| value.0.clone())).collect(),
             output: vec![name.clone()],
@@ -247,30 +344,43 @@ impl GraphBuilder {
         Value(name)
     }
 
-    /// The second output of the node that was appended last.
-    pub(super) fn second_output(&mut self, first: &Value) -> Value {
-        let name = format!("{}/second", first.0);
+    /// Appends a node with `outputs` outputs and returns them.
+    pub(super) fn node_outputs(
+        &mut self,
+        operator: &str,
+        inputs: &[&Value],
+        attributes: &[(&str, Attribute)],
+        outputs: usize,
+    ) -> Vec<Value> {
+        let first = self.node_with(operator, "", inputs, attributes);
+        let names: Vec<String> = (0..outputs)
+            .map(|number| if number == 0 { first.0.clone() } else { format!("{}/{number}", first.0) })
+            .collect();
         if let Some(node) = self.graph.node.last_mut() {
-            node.output.push(name.clone());
+            node.output.clone_from(&names);
         }
-        Value(name)
+        names.into_iter().map(Value).collect()
     }
 
     /// The finished graph.
     pub fn finish(self) -> Graph {
-        let opset = |domain: &str, version| OperatorSetId { domain: domain.into(), version };
         Graph {
             model: ModelProto {
                 ir_version: IR_VERSION,
                 producer_name: PRODUCER.into(),
                 producer_version: env!("CARGO_PKG_VERSION").into(),
                 graph: Some(self.graph),
-                opset_import: vec![opset("", OPSET), opset(MICROSOFT, 1)],
+                opset_import: self.opsets,
+                functions: Vec::new(),
             },
             weights: self.weights,
             weight_type: self.float,
         }
     }
+}
+
+fn opset(domain: &str, version: i64) -> OperatorSetId {
+    OperatorSetId { domain: domain.into(), version }
 }
 
 fn attribute(name: &str, value: &Attribute) -> AttributeProto {
@@ -279,6 +389,7 @@ fn attribute(name: &str, value: &Attribute) -> AttributeProto {
         Attribute::Int(i) => AttributeProto { i: *i, r#type: ATTRIBUTE_INT, ..base },
         Attribute::Float(f) => AttributeProto { f: *f, r#type: ATTRIBUTE_FLOAT, ..base },
         Attribute::Ints(ints) => AttributeProto { ints: ints.clone(), r#type: ATTRIBUTE_INTS, ..base },
+        Attribute::Text(text) => AttributeProto { s: text.as_bytes().to_vec(), r#type: ATTRIBUTE_STRING, ..base },
     }
 }
 

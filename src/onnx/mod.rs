@@ -6,8 +6,11 @@
 
 pub mod bert;
 mod error;
+mod facts;
+mod gradient;
 mod graph;
 mod head;
+mod import;
 mod proto;
 mod runtime;
 mod session;
@@ -15,6 +18,7 @@ mod topk;
 mod weights;
 
 pub use error::Error;
+pub use gradient::gradients;
 pub(crate) use graph::is_our_file;
 pub use graph::{ElementType, Graph, GraphBuilder, Value};
 pub use head::{Activation, Head, PoolingMode, head_graph};

@@ -78,8 +78,9 @@ impl TopK {
 
 impl GraphBuilder {
     fn top_k(&mut self, scores: &super::Value, k: &super::Value) -> (super::Value, super::Value) {
-        let best = self.node_with("TopK", "", &[scores, k], &[("axis", Attribute::Int(-1))]);
-        let rows = self.second_output(&best);
+        let mut outputs = self.node_outputs("TopK", &[scores, k], &[("axis", Attribute::Int(-1))], 2);
+        let rows = outputs.swap_remove(1);
+        let best = outputs.swap_remove(0);
         (best, rows)
     }
 }

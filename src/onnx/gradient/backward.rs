@@ -1,0 +1,385 @@
+//! The state of a differentiation, and the steps that rules share.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::onnx::facts::{Dim, Facts, attribute, integer};
+use crate::onnx::graph::{Attribute, MICROSOFT};
+use crate::onnx::proto::NodeProto;
+use crate::onnx::{ElementType, Error, GraphBuilder, Value};
+
+/// A node of the forward graph.
+#[derive(Debug)]
+pub(super) struct Node {
+    place: usize,
+    proto: NodeProto,
+}
+
+impl Node {
+    pub(super) fn new(place: usize, proto: &NodeProto) -> Self {
+        Self { place, proto: proto.clone() }
+    }
+
+    pub(super) fn operator(&self) -> &str {
+        &self.proto.op_type
+    }
+
+    /// The standard domain has two names.
+    pub(super) fn domain(&self) -> &str {
+        if self.proto.domain == "ai.onnx" { "" } else { &self.proto.domain }
+    }
+
+    pub(super) fn inputs(&self) -> impl Iterator<Item = &str> {
+        self.proto.input.iter().map(String::as_str).filter(|name| !name.is_empty())
+    }
+
+    /// Outputs by place; left out ones are empty.
+    pub(super) fn output_names(&self) -> impl Iterator<Item = &str> {
+        self.proto.output.iter().map(String::as_str)
+    }
+
+    pub(super) fn outputs(&self) -> impl Iterator<Item = &str> {
+        self.output_names().filter(|name| !name.is_empty())
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.proto.input.len()
+    }
+
+    /// An input that may be left out.
+    pub(super) fn optional(&self, input: usize) -> Option<Value> {
+        self.proto.input.get(input).filter(|name| !name.is_empty()).map(Value::new)
+    }
+
+    pub(super) fn input(&self, input: usize) -> Result<Value, Error> {
+        self.optional(input).ok_or_else(|| self.refuse(&format!("input {input} is missing")))
+    }
+
+    pub(super) fn output(&self, output: usize) -> Result<Value, Error> {
+        let name = self.proto.output.get(output).filter(|name| !name.is_empty());
+        name.map(Value::new).ok_or_else(|| self.refuse(&format!("output {output} is missing")))
+    }
+
+    pub(super) fn integer(&self, name: &str, absent: i64) -> i64 {
+        integer(&self.proto, name, absent)
+    }
+
+    pub(super) fn float(&self, name: &str, absent: f32) -> f32 {
+        attribute(&self.proto, name).map_or(absent, |attribute| attribute.f)
+    }
+
+    pub(super) fn integers(&self, name: &str) -> Option<&[i64]> {
+        attribute(&self.proto, name).map(|attribute| attribute.ints.as_slice())
+    }
+
+    pub(super) fn text(&self, name: &str) -> Option<&[u8]> {
+        attribute(&self.proto, name).map(|attribute| attribute.s.as_slice())
+    }
+
+    pub(super) fn refuse(&self, reason: &str) -> Error {
+        Error::Gradient {
+            operator: self.proto.op_type.clone(),
+            node: self.proto.name.clone(),
+            reason: reason.to_owned(),
+        }
+    }
+}
+
+/// What has reached which value so far.
+pub(super) struct Backward<'a> {
+    builder: &'a mut GraphBuilder,
+    facts: Facts,
+    moving: HashSet<String>,
+    wanted: HashSet<String>,
+    reached: HashMap<String, Vec<Value>>,
+    /// Rows that reached tables: ids and gradients, scattered once a table.
+    rows: HashMap<String, Vec<(Value, Value)>>,
+}
+
+impl<'a> Backward<'a> {
+    pub(super) fn new(builder: &'a mut GraphBuilder, moving: HashSet<String>, wanted: &[Value]) -> Self {
+        let facts = Facts::of(builder.graph());
+        let wanted = wanted.iter().map(|value| value.name().to_owned()).collect();
+        Self { builder, facts, moving, wanted, reached: HashMap::new(), rows: HashMap::new() }
+    }
+
+    pub(super) fn builder(&mut self) -> &mut GraphBuilder {
+        self.builder
+    }
+
+    pub(super) fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    pub(super) fn moves(&self, name: &str) -> bool {
+        self.moving.contains(name)
+    }
+
+    /// Whether the gradient of an input is needed.
+    pub(super) fn wants(&self, node: &Node, input: usize) -> bool {
+        node.optional(input).is_some_and(|value| self.moves(value.name()))
+    }
+
+    /// Adds to what reaches a value; `gradient` has its shape.
+    pub(super) fn add(&mut self, name: &str, gradient: Value) {
+        self.reached.entry(name.to_owned()).or_default().push(gradient);
+    }
+
+    /// What reaches a value in all; none where nothing does.
+    pub(super) fn total(&mut self, name: &str) -> Option<Value> {
+        let mut parts = self.reached.get(name)?.iter().cloned();
+        let mut total = parts.next()?;
+        for part in parts {
+            total = self.builder.node("Add", &[&total, &part]);
+        }
+        self.reached.insert(name.to_owned(), vec![total.clone()]);
+        Some(total)
+    }
+
+    /// Gives an input its share, where it is needed: `gradient`, which has the shape that the inputs were broadcast to
+    /// (that of output 0), is summed over what the input was broadcast along.
+    pub(super) fn give(
+        &mut self,
+        node: &Node,
+        input: usize,
+        gradient: impl FnOnce(&mut Self) -> Result<Value, Error>,
+    ) -> Result<(), Error> {
+        if !self.wants(node, input) {
+            return Ok(());
+        }
+        let (value, shaped) = (node.input(input)?, node.output(0)?);
+        let gradient = gradient(self)?;
+        let gradient = self.unbroadcast(&gradient, &shaped, &value);
+        self.add(value.name(), gradient);
+        Ok(())
+    }
+
+    /// As [`give`](Self::give), of a gradient that has the input's shape already.
+    pub(super) fn give_shaped(
+        &mut self,
+        node: &Node,
+        input: usize,
+        gradient: impl FnOnce(&mut Self) -> Result<Value, Error>,
+    ) -> Result<(), Error> {
+        if self.wants(node, input) {
+            let value = node.input(input)?;
+            let gradient = gradient(self)?;
+            self.add(value.name(), gradient);
+        }
+        Ok(())
+    }
+
+    /// Sums `gradient`, shaped as `from`, to the shape of `to`, which was broadcast to it.
+    pub(super) fn unbroadcast(&mut self, gradient: &Value, from: &Value, to: &Value) -> Value {
+        match (self.facts.shape(from), self.facts.shape(to)) {
+            (Some(from), Some(target)) => match broadcast_axes(from, target) {
+                Some(axes) if axes.is_empty() => gradient.clone(),
+                Some(axes) => {
+                    let (leading, inner) = (from.len() - target.len(), target.contains(&Dim::Size(1)));
+                    if leading == 0 {
+                        return self.reduce("ReduceSum", gradient, &axes, true);
+                    }
+                    let sum = self.reduce("ReduceSum", gradient, &axes, false);
+                    if inner { self.reshape_like(&sum, to) } else { sum }
+                }
+                None => {
+                    let same_rank = from.len() == target.len();
+                    self.unbroadcast_at_run_time(gradient, to, same_rank)
+                }
+            },
+            _ => self.unbroadcast_at_run_time(gradient, to, false),
+        }
+    }
+
+    /// As [`unbroadcast`](Self::unbroadcast), where sizes are known only when the graph runs.
+    fn unbroadcast_at_run_time(&mut self, gradient: &Value, to: &Value, same_rank: bool) -> Value {
+        let shape = self.builder.node("Shape", &[to]);
+        let padded = if same_rank {
+            shape.clone()
+        } else {
+            let wide = self.builder.node("Shape", &[gradient]);
+            let (wide, narrow) = (self.builder.node("Size", &[&wide]), self.builder.node("Size", &[&shape]));
+            let missing = self.builder.node("Sub", &[&wide, &narrow]);
+            let one = self.builder.ints(&[1]);
+            let missing = self.builder.node("Reshape", &[&missing, &one]);
+            let single = self.builder.int(1);
+            let ones = self.builder.node("Expand", &[&single, &missing]);
+            self.builder.node_with("Concat", "", &[&ones, &shape], &[("axis", Attribute::Int(0))])
+        };
+        let one = self.builder.int(1);
+        let single = self.builder.node("Equal", &[&padded, &one]);
+        let axes = self.builder.node("NonZero", &[&single]);
+        let flat = self.builder.ints(&[-1]);
+        let axes = self.builder.node("Reshape", &[&axes, &flat]);
+        let attributes = [("keepdims", Attribute::Int(1)), ("noop_with_empty_axes", Attribute::Int(1))];
+        let sum = self.builder.node_with("ReduceSum", "", &[gradient, &axes], &attributes);
+        self.builder.node("Reshape", &[&sum, &shape])
+    }
+
+    /// Sums a gradient whose leading axes are those of `product` to the shape of `side`, a factor of the product.
+    pub(super) fn sum_batches(&mut self, gradient: &Value, product: &Value, side: &Value) -> Value {
+        let known = match (self.facts.shape(product), self.facts.shape(side)) {
+            (Some(batch), Some(side)) if batch.len() == side.len() && side.len() > 2 => {
+                let outer = side.len() - 2;
+                broadcast_axes(&batch[..outer], &side[..outer])
+            }
+            _ => None,
+        };
+        match known {
+            Some(axes) if axes.is_empty() => gradient.clone(),
+            Some(axes) => self.reduce("ReduceSum", gradient, &axes, true),
+            None => self.unbroadcast_at_run_time(gradient, side, false),
+        }
+    }
+
+    /// The gradients of the wanted values.
+    pub(super) fn finish(mut self, wanted: &[Value]) -> Result<Vec<Option<Value>>, Error> {
+        let gradient = |value: &Value| {
+            let rows = self.rows.remove(value.name()).map(|rows| self.scatter_rows(value, &rows));
+            match (self.total(value.name()), rows) {
+                (Some(dense), Some(rows)) => Some(self.binary("Add", &dense, &rows)),
+                (dense, rows) => dense.or(rows),
+            }
+        };
+        Ok(wanted.iter().map(gradient).collect())
+    }
+
+    /// Notes rows that reached a table which is itself wanted; false for any other value.
+    pub(super) fn defer_rows(&mut self, table: &Value, ids: &Value, gradient: &Value) -> bool {
+        if !self.wanted.contains(table.name()) || self.facts.rank(table) != Some(2) {
+            return false;
+        }
+        self.rows.entry(table.name().to_owned()).or_default().push((ids.clone(), gradient.clone()));
+        true
+    }
+
+    /// All rows that reached a table, added up in it. `ScatterElements`, because `ScatterND` adds up repeated ids in an
+    /// order that changes from run to run.
+    fn scatter_rows(&mut self, table: &Value, rows: &[(Value, Value)]) -> Value {
+        let flat = self.builder.ints(&[-1]);
+        let one = self.builder.ints(&[1]);
+        let width = self.shape_slice(table, 1, 2);
+        let pair = self.builder.node_with("Concat", "", &[&flat, &width], &[("axis", Attribute::Int(0))]);
+        let (mut ids, mut gradients) = (Vec::new(), Vec::new());
+        for (id, gradient) in rows {
+            ids.push(self.builder.node("Reshape", &[id, &flat]));
+            gradients.push(self.builder.node("Reshape", &[gradient, &pair]));
+        }
+        let (ids, gradients) = (self.join(&ids), self.join(&gradients));
+        let column = self.builder.node("Unsqueeze", &[&ids, &one]);
+        let shape = self.builder.node("Shape", &[&gradients]);
+        let places = self.builder.node("Expand", &[&column, &shape]);
+        let zeros = self.zeros_like(table);
+        let attributes = [("axis", Attribute::Int(0)), ("reduction", Attribute::Text("add"))];
+        self.builder.node_with("ScatterElements", "", &[&zeros, &places, &gradients], &attributes)
+    }
+
+    fn join(&mut self, parts: &[Value]) -> Value {
+        match parts {
+            [one] => one.clone(),
+            many => {
+                let parts: Vec<&Value> = many.iter().collect();
+                self.builder.node_with("Concat", "", &parts, &[("axis", Attribute::Int(0))])
+            }
+        }
+    }
+
+    /// Makes sure that a node has its optional output `output`, and names it.
+    pub(super) fn extra_output(&mut self, node: &Node, output: usize) -> Value {
+        let first = node.output_names().next().unwrap_or_default().to_owned();
+        let Some(proto) = self.builder.graph_mut().node.get_mut(node.place) else { return Value::new(first) };
+        while proto.output.len() <= output {
+            proto.output.push(String::new());
+        }
+        if proto.output[output].is_empty() {
+            proto.output[output] = format!("{first}/{output}");
+        }
+        Value::new(proto.output[output].clone())
+    }
+
+    /// A constant of the float type of `like`.
+    pub(super) fn scalar(&mut self, value: f32, like: &Value) -> Value {
+        let element = self.facts.element(like);
+        self.builder.float_of(value, element)
+    }
+
+    pub(super) fn unary(&mut self, operator: &str, x: &Value) -> Value {
+        self.builder.node(operator, &[x])
+    }
+
+    pub(super) fn binary(&mut self, operator: &str, a: &Value, b: &Value) -> Value {
+        self.builder.node(operator, &[a, b])
+    }
+
+    /// `x · factor`.
+    pub(super) fn scaled(&mut self, x: &Value, factor: f32, like: &Value) -> Value {
+        let factor = self.scalar(factor, like);
+        self.binary("Mul", x, &factor)
+    }
+
+    /// `operator` over fixed axes.
+    pub(super) fn reduce(&mut self, operator: &str, x: &Value, axes: &[i64], keep: bool) -> Value {
+        let axes = self.builder.ints(axes);
+        let keep = [("keepdims", Attribute::Int(i64::from(keep)))];
+        self.builder.node_with(operator, "", &[x, &axes], &keep)
+    }
+
+    /// `a b` with either transposed in its last two axes, times `alpha`.
+    pub(super) fn product(&mut self, a: (&Value, bool), b: (&Value, bool), alpha: f32) -> Value {
+        let attributes = [
+            ("transA", Attribute::Int(i64::from(a.1))),
+            ("transB", Attribute::Int(i64::from(b.1))),
+            ("alpha", Attribute::Float(alpha)),
+        ];
+        self.builder.node_with("FusedMatMul", MICROSOFT, &[a.0, b.0], &attributes)
+    }
+
+    /// `x` in the shape of another value.
+    pub(super) fn reshape_like(&mut self, x: &Value, like: &Value) -> Value {
+        let known = self.facts.shape(like).map(|shape| {
+            let open = shape.iter().filter(|dim| matches!(dim, Dim::Symbol(_))).count();
+            let sizes: Vec<i64> = shape.iter().map(|dim| if let Dim::Size(size) = dim { *size } else { -1 }).collect();
+            (open, sizes)
+        });
+        let shape = match known {
+            Some((0 | 1, sizes)) if !sizes.contains(&0) => self.builder.ints(&sizes),
+            _ => self.builder.node("Shape", &[like]),
+        };
+        self.builder.node("Reshape", &[x, &shape])
+    }
+
+    /// Sizes `start..end` of a value's shape, i64 `[end - start]`.
+    pub(super) fn shape_slice(&mut self, x: &Value, start: i64, end: i64) -> Value {
+        let bounds = [("start", Attribute::Int(start)), ("end", Attribute::Int(end))];
+        self.builder.node_with("Shape", "", &[x], &bounds)
+    }
+
+    pub(super) fn zeros(&mut self, shape: &Value, element: ElementType) -> Value {
+        let zero = self.builder.float_of(0.0, element);
+        self.builder.node("Expand", &[&zero, shape])
+    }
+
+    pub(super) fn zeros_like(&mut self, x: &Value) -> Value {
+        let shape = self.builder.node("Shape", &[x]);
+        let element = self.facts.element(x);
+        self.zeros(&shape, element)
+    }
+
+    pub(super) fn rank(&self, node: &Node, value: &Value) -> Result<usize, Error> {
+        self.facts.rank(value).ok_or_else(|| node.refuse(&format!("the rank of `{}` is not known", value.name())))
+    }
+}
+
+/// The axes of `from` along which a value of shape `to` was repeated; none where sizes are not known.
+fn broadcast_axes(from: &[Dim], to: &[Dim]) -> Option<Vec<i64>> {
+    let leading = from.len().checked_sub(to.len())?;
+    let mut axes: Vec<i64> = (0..leading as i64).collect();
+    for (at, (from, to)) in from[leading..].iter().zip(to).enumerate() {
+        match (from, to) {
+            (from, to) if from == to => {}
+            (_, Dim::Size(1)) => axes.push((leading + at) as i64),
+            (Dim::Size(_), Dim::Size(_)) => {}
+            _ => return None,
+        }
+    }
+    Some(axes)
+}

@@ -1,0 +1,50 @@
+//! Operators that pick elements by index.
+
+use super::backward::{Backward, Node};
+use crate::onnx::facts::place_in;
+use crate::onnx::graph::{Attribute, Scatter};
+use crate::onnx::{Error, Value};
+
+/// Rows of a table, or slices along an axis: dy is added up where it was taken from.
+pub(super) fn gather(backward: &mut Backward<'_>, node: &Node, dy: &Value) -> Result<(), Error> {
+    let (data, index) = (node.input(0)?, node.input(1)?);
+    let output = node.output(0)?;
+    if let Some(Scatter { inverse, kept }) = backward.builder().scatter_of(output.name()).cloned() {
+        return backward.give_shaped(node, 0, |backward| {
+            let back = backward.binary("Gather", dy, &inverse);
+            Ok(match kept {
+                Some(kept) => backward.binary("Mul", &back, &kept),
+                None => back,
+            })
+        });
+    }
+    if backward.wants(node, 0) && node.integer("axis", 0) == 0 && backward.defer_rows(&data, &index, dy) {
+        return Ok(());
+    }
+    let rank = backward.rank(node, &data)? as i64;
+    let axis = place_in(node.integer("axis", 0), rank as usize) as i64;
+    backward.give_shaped(node, 0, |backward| {
+        let flat = backward.builder().ints(&[-1]);
+        let positions = backward.binary("Reshape", &index, &flat);
+        // The index may have any rank: its axes become one.
+        let before = backward.shape_slice(&data, 0, axis);
+        let count = backward.unary("Shape", &positions);
+        let after = backward.shape_slice(&data, axis + 1, rank);
+        let shape =
+            backward.builder().node_with("Concat", "", &[&before, &count, &after], &[("axis", Attribute::Int(0))]);
+        let dy = backward.binary("Reshape", dy, &shape);
+        let length = backward.shape_slice(&data, axis, axis + 1);
+        Ok(backward.scatter_axis(&dy, &positions, &length, axis, rank))
+    })
+}
+
+/// Elements by an index of their own: dy is added up where it was taken from.
+pub(super) fn gather_elements(backward: &mut Backward<'_>, node: &Node, dy: &Value) -> Result<(), Error> {
+    let (data, index) = (node.input(0)?, node.input(1)?);
+    let axis = node.integer("axis", 0);
+    backward.give_shaped(node, 0, |backward| {
+        let zeros = backward.zeros_like(&data);
+        let attributes = [("axis", Attribute::Int(axis)), ("reduction", Attribute::Text("add"))];
+        Ok(backward.builder().node_with("ScatterElements", "", &[&zeros, &index, dy], &attributes))
+    })
+}

@@ -1,0 +1,162 @@
+//! Reverse-mode differentiation of a graph (Griewank and Walther 2008, chapter 3): nodes that compute the gradient of a
+//! scalar are appended to the graph that computes the scalar.
+//!
+//! Each operator has one rule, which says what reaches its inputs when `dy` reaches its output. Broadcasting is undone
+//! in one place ([`Backward::give`]). Nodes that no wanted value flows through, such as those that compute shapes and
+//! masks, are skipped, so that an operator without a rule is refused only where its gradient is needed.
+
+mod arithmetic;
+mod backward;
+mod functions;
+mod lookup;
+mod matrix;
+mod normalization;
+mod reduction;
+mod shape;
+
+use std::collections::HashSet;
+
+use backward::{Backward, Node};
+
+use super::graph::MICROSOFT;
+use super::{Error, GraphBuilder, Value};
+
+/// What reaches the inputs of a node, given what reaches its outputs.
+#[derive(Clone, Copy)]
+enum Rule {
+    /// Only the first output is differentiable.
+    One(fn(&mut Backward<'_>, &Node, &Value) -> Result<(), Error>),
+    /// All outputs are.
+    All(fn(&mut Backward<'_>, &Node, &[Option<Value>]) -> Result<(), Error>),
+}
+
+/// Results that do not change with their inputs by small amounts, or that are no floats.
+const CONSTANT: [&str; 22] = [
+    "ArgMax",
+    "ArgMin",
+    "And",
+    "ConstantOfShape",
+    "Equal",
+    "EyeLike",
+    "Greater",
+    "GreaterOrEqual",
+    "IsInf",
+    "IsNaN",
+    "Less",
+    "LessOrEqual",
+    "NonZero",
+    "Not",
+    "OneHot",
+    "Or",
+    "RandomNormalLike",
+    "RandomUniformLike",
+    "Shape",
+    "Sign",
+    "Size",
+    "Xor",
+];
+
+/// Appends the gradient of the scalar `loss` with respect to each of `wanted` (initializers, inputs or any other
+/// values); none for a value that the loss does not depend on. A gradient has the shape of its value.
+///
+/// `seed` is what reaches the loss: a scalar, 1 where there is none. A loss scale goes in here.
+///
+/// # Errors
+/// An operator without a rule where a gradient would have to flow through it, named with its node.
+pub fn gradients(
+    builder: &mut GraphBuilder,
+    loss: &Value,
+    wanted: &[Value],
+    seed: Option<&Value>,
+) -> Result<Vec<Option<Value>>, Error> {
+    let nodes: Vec<Node> = builder.graph().node.iter().enumerate().map(|(at, node)| Node::new(at, node)).collect();
+    let moving = moving(&nodes, wanted);
+    let mut backward = Backward::new(builder, moving, wanted);
+    let seed = match seed {
+        Some(seed) => seed.clone(),
+        None => backward.scalar(1.0, loss),
+    };
+    backward.add(loss.name(), seed);
+    for node in nodes.iter().rev() {
+        if !node.outputs().any(|output| backward.moves(output)) {
+            continue;
+        }
+        let reached: Vec<Option<Value>> = node.output_names().map(|output| backward.total(output)).collect();
+        if reached.iter().all(Option::is_none) {
+            continue;
+        }
+        match (rule(node), reached.as_slice()) {
+            (Some(Rule::All(rule)), reached) => rule(&mut backward, node, reached)?,
+            (Some(Rule::One(rule)), [Some(dy), rest @ ..]) if rest.iter().all(Option::is_none) => {
+                rule(&mut backward, node, dy)?;
+            }
+            (Some(Rule::One(_)), _) => {
+                return Err(node.refuse("only the gradient of its first output is known"));
+            }
+            (None, _) => return Err(node.refuse("it has no gradient rule")),
+        }
+    }
+    backward.finish(wanted)
+}
+
+/// The values that change with the wanted ones.
+fn moving(nodes: &[Node], wanted: &[Value]) -> HashSet<String> {
+    let mut moving: HashSet<String> = wanted.iter().map(|value| value.name().to_owned()).collect();
+    for node in nodes {
+        if !CONSTANT.contains(&node.operator()) && node.inputs().any(|input| moving.contains(input)) {
+            moving.extend(node.outputs().map(str::to_owned));
+        }
+    }
+    moving
+}
+
+fn rule(node: &Node) -> Option<Rule> {
+    let one = match (node.domain(), node.operator()) {
+        ("", "Add") => arithmetic::add,
+        ("", "Sub") => arithmetic::sub,
+        ("", "Mul") => arithmetic::mul,
+        ("", "Div") => arithmetic::div,
+        ("", "Pow") => arithmetic::pow,
+        ("", "Sum") => arithmetic::sum,
+        ("", "Mean") => arithmetic::mean,
+        ("", "Max" | "Min") => arithmetic::extreme,
+        ("", "Where") => arithmetic::choose,
+        ("", "Neg") => functions::neg,
+        ("", "Abs") => functions::abs,
+        ("", "Sqrt") => functions::sqrt,
+        ("", "Reciprocal") => functions::reciprocal,
+        ("", "Exp") => functions::exp,
+        ("", "Log") => functions::log,
+        ("", "Erf") => functions::erf,
+        ("", "Tanh") => functions::tanh,
+        ("", "Sigmoid") => functions::sigmoid,
+        ("", "Softplus") => functions::softplus,
+        ("", "Relu") => functions::relu,
+        ("", "Clip") => functions::clip,
+        ("" | MICROSOFT, "Gelu") => functions::gelu,
+        ("", "Identity") => functions::identity,
+        ("", "Cast" | "CastLike") => functions::cast,
+        ("", "Dropout") => functions::dropout,
+        ("", "Softmax") => normalization::softmax,
+        ("", "LogSoftmax") => normalization::log_softmax,
+        ("", "LayerNormalization") => normalization::layer_norm,
+        ("", "ReduceSum") => reduction::sum,
+        ("", "ReduceMean") => reduction::mean,
+        ("", "ReduceMax" | "ReduceMin") => reduction::extreme,
+        ("", "ReduceSumSquare") => reduction::sum_square,
+        ("", "ReduceL2") => reduction::l2,
+        ("", "ReduceLogSumExp") => reduction::log_sum_exp,
+        ("", "Reshape" | "Squeeze" | "Unsqueeze" | "Flatten") => shape::reshape,
+        ("", "Transpose") => shape::transpose,
+        ("", "Expand") => shape::expand,
+        ("", "Concat") => shape::concat,
+        ("", "Slice") => shape::slice,
+        ("", "Gather") => lookup::gather,
+        ("", "GatherElements") => lookup::gather_elements,
+        ("", "MatMul") | (MICROSOFT, "FusedMatMul") => matrix::mat_mul,
+        ("", "Gemm") => matrix::gemm,
+        ("", "Split") => return Some(Rule::All(shape::split)),
+        _ => return None,
+    };
+    Some(Rule::One(one))
+}
