@@ -85,6 +85,15 @@ struct ModelConfig {
     pad_token_id: Option<usize>,
     #[serde(default)]
     position_embedding_type: Option<String>,
+    #[serde(default = "default_dropout")]
+    hidden_dropout_prob: f32,
+    #[serde(default = "default_dropout")]
+    attention_probs_dropout_prob: f32,
+}
+
+/// That of transformers' `BertConfig`.
+fn default_dropout() -> f32 {
+    0.1
 }
 
 fn default_epsilon() -> f32 {
@@ -276,6 +285,14 @@ fn check(config: &ModelConfig, file: &Path) -> Result<(), Error> {
         );
         return Err(Error::checkpoint(file, reason));
     }
+    for (name, share) in [
+        ("hidden_dropout_prob", config.hidden_dropout_prob),
+        ("attention_probs_dropout_prob", config.attention_probs_dropout_prob),
+    ] {
+        if !(0.0..1.0).contains(&share) {
+            return Err(Error::checkpoint(file, format!("{name} is {share}; it must be from 0 up to below 1")));
+        }
+    }
     match config.position_embedding_type.as_deref() {
         None | Some("absolute") => Ok(()),
         Some(other) => {
@@ -311,6 +328,7 @@ fn bert_config(
         epsilon: config.layer_norm_eps,
         activation,
         prefix: prefix.into(),
+        dropout: bert::Dropout { hidden: config.hidden_dropout_prob, attention: config.attention_probs_dropout_prob },
     })
 }
 

@@ -141,8 +141,10 @@ pub(crate) fn is_our_file(file: &[u8]) -> bool {
 pub struct GraphBuilder {
     graph: GraphProto,
     weights: Vec<WeightSlot>,
-    /// What weights and activations are computed in.
+    /// What activations are computed in.
     pub(super) float: ElementType,
+    /// What weights are declared in.
+    weight_type: ElementType,
     /// Weights are inputs, which may change from run to run, rather than initializers.
     weights_are_inputs: bool,
     opsets: Vec<OperatorSetId>,
@@ -150,6 +152,18 @@ pub struct GraphBuilder {
     prefix: &'static str,
     constants: HashMap<(Vec<u8>, Vec<i64>, i32), Value>,
     gathers: HashMap<String, Scatter>,
+    parts: HashMap<String, Part>,
+}
+
+/// One of several gathers that share the rows of a source out among themselves, each row to one place in one of them.
+#[derive(Debug, Clone)]
+pub(super) struct Part {
+    /// Which.
+    pub(super) number: usize,
+    /// All of them.
+    pub(super) results: Vec<Value>,
+    /// For each row of the source its row in all results together, flat.
+    pub(super) inverse: Value,
 }
 
 /// How the gradient of a `Gather` whose index hits each row at most once is gathered back, by the index's inverse.
@@ -168,11 +182,13 @@ impl GraphBuilder {
             graph: GraphProto { name: name.into(), ..GraphProto::default() },
             weights: Vec::new(),
             float,
+            weight_type: float,
             weights_are_inputs: false,
             opsets: vec![opset("", OPSET), opset(MICROSOFT, 1)],
             prefix: "",
             constants: HashMap::new(),
             gathers: HashMap::new(),
+            parts: HashMap::new(),
         }
     }
 
@@ -207,6 +223,22 @@ impl GraphBuilder {
         self.gathers.get(output)
     }
 
+    /// Shares the rows of `x` `[rows, width]` out among several results, by an index each. `inverse`, i64 `[rows]`, is the
+    /// place of each row in all results together; other places are padding, which nothing may depend on.
+    pub(super) fn gather_parts(&mut self, x: &Value, indexes: &[Value], inverse: &Value) -> Vec<Value> {
+        let results: Vec<Value> = indexes.iter().map(|index| self.node("Gather", &[x, index])).collect();
+        for (number, result) in results.iter().enumerate() {
+            let part = Part { number, results: results.clone(), inverse: inverse.clone() };
+            self.parts.insert(result.0.clone(), part);
+        }
+        results
+    }
+
+    /// Which part of its source this `Gather` is, where it is one.
+    pub(super) fn part_of(&self, output: &str) -> Option<&Part> {
+        self.parts.get(output)
+    }
+
     /// Rows of `x` by an index that hits each row at most once, but for rows whose result nothing depends on.
     pub(super) fn gather_rows(&mut self, x: &Value, index: &Value, scatter: Scatter) -> Value {
         let y = self.node("Gather", &[x, index]);
@@ -231,33 +263,37 @@ impl GraphBuilder {
         self.graph.output.push(value_info(name, element, shape));
     }
 
-    /// Declares a weight of the checkpoint; its values come when the session is made.
+    /// Declares a weight of the checkpoint; its values come when the session is made, or with each run in training.
     pub(super) fn weight(&mut self, name: &str, shape: &[usize]) -> Value {
-        if self.weights.iter().any(|slot| slot.name == name) {
-            return Value(name.into());
+        if !self.weights.iter().any(|slot| slot.name == name) {
+            self.declare(name, shape);
         }
+        let value = Value(name.into());
+        if self.weight_type == self.float { value } else { self.cast(&value, self.float) }
+    }
+
+    fn declare(&mut self, name: &str, shape: &[usize]) {
+        self.weights.push(WeightSlot { name: name.into(), shape: shape.to_vec() });
         if self.weights_are_inputs {
             let shape: Vec<_> = shape.iter().map(|&size| Dimension::Size(size as i64)).collect();
-            self.graph.input.push(value_info(name, self.float, &shape));
-        } else {
-            let size: usize = shape.iter().product::<usize>() * self.float.bytes();
-            let entry = |key: &str, value: String| StringStringEntryProto { key: key.into(), value };
-            self.graph.initializer.push(TensorProto {
-                dims: shape.iter().map(|&size| size as i64).collect(),
-                data_type: self.float as i32,
-                name: name.into(),
-                // The file named here is never opened: the session is given every value beforehand.
-                external_data: vec![
-                    entry("location", "weights".into()),
-                    entry("offset", "0".into()),
-                    entry("length", size.to_string()),
-                ],
-                data_location: LOCATION_EXTERNAL,
-                ..TensorProto::default()
-            });
+            self.graph.input.push(value_info(name, self.weight_type, &shape));
+            return;
         }
-        self.weights.push(WeightSlot { name: name.into(), shape: shape.to_vec() });
-        Value(name.into())
+        let size: usize = shape.iter().product::<usize>() * self.weight_type.bytes();
+        let entry = |key: &str, value: String| StringStringEntryProto { key: key.into(), value };
+        self.graph.initializer.push(TensorProto {
+            dims: shape.iter().map(|&size| size as i64).collect(),
+            data_type: self.weight_type as i32,
+            name: name.into(),
+            // The file named here is never opened: the session is given every value beforehand.
+            external_data: vec![
+                entry("location", "weights".into()),
+                entry("offset", "0".into()),
+                entry("length", size.to_string()),
+            ],
+            data_location: LOCATION_EXTERNAL,
+            ..TensorProto::default()
+        });
     }
 
     fn constant(&mut self, data: Vec<u8>, dims: &[i64], element: ElementType) -> Value {
@@ -374,7 +410,7 @@ impl GraphBuilder {
                 functions: Vec::new(),
             },
             weights: self.weights,
-            weight_type: self.float,
+            weight_type: self.weight_type,
         }
     }
 }

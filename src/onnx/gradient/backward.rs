@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::onnx::facts::{Dim, Facts, attribute, integer};
-use crate::onnx::graph::{Attribute, MICROSOFT};
+use crate::onnx::graph::{Attribute, MICROSOFT, Part};
 use crate::onnx::proto::NodeProto;
 use crate::onnx::{ElementType, Error, GraphBuilder, Value};
 
@@ -91,6 +91,8 @@ pub(super) struct Backward<'a> {
     moving: HashSet<String>,
     wanted: HashSet<String>,
     reached: HashMap<String, Vec<Value>>,
+    /// Parts that reached sources whose rows were shared out, by their numbers.
+    parts: HashMap<String, (Part, Vec<Option<Value>>)>,
     /// Rows that reached tables: ids and gradients, scattered once a table.
     rows: HashMap<String, Vec<(Value, Value)>>,
 }
@@ -99,7 +101,7 @@ impl<'a> Backward<'a> {
     pub(super) fn new(builder: &'a mut GraphBuilder, moving: HashSet<String>, wanted: &[Value]) -> Self {
         let facts = Facts::of(builder.graph());
         let wanted = wanted.iter().map(|value| value.name().to_owned()).collect();
-        Self { builder, facts, moving, wanted, reached: HashMap::new(), rows: HashMap::new() }
+        Self { builder, facts, moving, wanted, reached: HashMap::new(), parts: HashMap::new(), rows: HashMap::new() }
     }
 
     pub(super) fn builder(&mut self) -> &mut GraphBuilder {
@@ -126,6 +128,10 @@ impl<'a> Backward<'a> {
 
     /// What reaches a value in all; none where nothing does.
     pub(super) fn total(&mut self, name: &str) -> Option<Value> {
+        if let Some((part, reached)) = self.parts.remove(name) {
+            let gradient = self.gather_back(name, &part, &reached);
+            self.add(name, gradient);
+        }
         let mut parts = self.reached.get(name)?.iter().cloned();
         let mut total = parts.next()?;
         for part in parts {
@@ -241,6 +247,29 @@ impl<'a> Backward<'a> {
             }
         };
         Ok(wanted.iter().map(gradient).collect())
+    }
+
+    /// Notes what reached one of the parts that the rows of `source` were shared out to.
+    pub(super) fn defer_part(&mut self, source: &Value, part: Part, gradient: &Value) {
+        let (number, of) = (part.number, part.results.len());
+        let (_, reached) = self.parts.entry(source.name().to_owned()).or_insert_with(|| (part, vec![None; of]));
+        if let Some(place) = reached.get_mut(number) {
+            *place = Some(gradient.clone());
+        }
+    }
+
+    /// The rows of a source from the parts that they were shared out to.
+    fn gather_back(&mut self, source: &str, part: &Part, reached: &[Option<Value>]) -> Value {
+        let flat = self.builder.ints(&[-1]);
+        let width = self.shape_slice(&Value::new(source), 1, 2);
+        let shape = self.builder.node_with("Concat", "", &[&flat, &width], &[("axis", Attribute::Int(0))]);
+        let mut parts = Vec::new();
+        for (part, result) in reached.iter().zip(&part.results) {
+            let gradient = part.clone().unwrap_or_else(|| self.zeros_like(result));
+            parts.push(self.builder.node("Reshape", &[&gradient, &shape]));
+        }
+        let all = self.join(&parts);
+        self.binary("Gather", &all, &part.inverse)
     }
 
     /// Notes rows that reached a table which is itself wanted; false for any other value.

@@ -18,6 +18,12 @@ pub(super) fn gather(backward: &mut Backward<'_>, node: &Node, dy: &Value) -> Re
             })
         });
     }
+    if let Some(part) = backward.builder().part_of(output.name()).cloned() {
+        if backward.wants(node, 0) {
+            backward.defer_part(&data, part, dy);
+        }
+        return Ok(());
+    }
     if backward.wants(node, 0) && node.integer("axis", 0) == 0 && backward.defer_rows(&data, &index, dy) {
         return Ok(());
     }
