@@ -37,6 +37,7 @@ def machine() -> dict:
         "date": time.strftime("%Y-%m-%d"),
         "processor": model[1] if model else platform.processor(),
         "cores": len(os.sched_getaffinity(0)),
+        "load": os.getloadavg()[0],
     }
 
 
@@ -48,8 +49,8 @@ def table(report: dict) -> str:
     host, trainers = report["machine"], report["trainers"]
     rounds = len(next(iter(trainers.values()))["rounds"])
     lines = [
-        f"{host['date']}, {host['processor']}, {host['cores']} cores. {report['work']}. Median seconds of a step, the "
-        f"trainers alternating, {rounds} rounds.",
+        f"{host['date']}, {host['processor']}, {host['cores']} cores, load {host['load']:.1f} before. "
+        f"{report['work']}. Median seconds of a step, the trainers alternating, {rounds} rounds.",
         "",
         row("trainer", *(f"round {number + 1}" for number in range(rounds)), "median", "p10 to p90", "peak memory, MiB"),
         row("---", *["--:"] * (rounds + 3)),
@@ -79,6 +80,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     commands = {"anced": shlex.split(arguments.anced), "pytorch": shlex.split(arguments.pytorch)}
+    host = machine()
     runs = {name: [] for name in commands}
     for turn in range(arguments.rounds):
         for name, command in commands.items():
@@ -89,7 +91,7 @@ def main() -> None:
         for name, each in runs.items()
     }
     report = {
-        "machine": machine(),
+        "machine": host,
         "work": arguments.work,
         "ratio": trainers["anced"]["median_s"] / trainers["pytorch"]["median_s"],
         "trainers": trainers,
