@@ -38,3 +38,48 @@ pub fn ignore_file_size_signal() {
         libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
     }
 }
+
+/// A tensor over part of another's memory, wherever that lies: elements from `offset` on, in `shape`.
+///
+/// The memory is not copied, so that what is written through one is read through the other. The view does not keep
+/// `tensor` alive: its owner must drop every view, and every binding that holds one, before it.
+///
+/// # Errors
+/// A view that reaches beyond the tensor, or what the runtime says.
+pub(crate) fn tensor_view(
+    tensor: &ort::value::DynTensor,
+    allocator: &ort::memory::Allocator,
+    offset: usize,
+    shape: &[i64],
+) -> ort::Result<ort::value::DynValue> {
+    use ort::AsPointer as _;
+
+    let element = *tensor.data_type();
+    let whole = tensor.shape().num_elements();
+    let length = shape.iter().try_fold(1_usize, |length, &size| length.checked_mul(usize::try_from(size).ok()?));
+    let fits = length.and_then(|length| length.checked_add(offset)).is_some_and(|end| end <= whole);
+    let (Some(length), true) = (length, fits) else {
+        return Err(ort::Error::new(format!("view {shape:?} at {offset} of a tensor of {whole} elements")));
+    };
+    let too_large = || ort::Error::new("a tensor of this type has no views");
+    let bytes = element.byte_size(length).ok_or_else(too_large)?;
+    let start = element.byte_size(offset).ok_or_else(too_large)?;
+    let info = allocator.memory_info();
+    let mut value = std::ptr::null_mut();
+    // SAFETY: the range lies within the tensor's memory, as checked above, and `info` tells where that memory is. The
+    // value that comes back is owned by the caller alone and does not own the memory.
+    unsafe {
+        let status = (ort::api().CreateTensorWithDataAsOrtValue)(
+            info.ptr(),
+            tensor.data_ptr().cast_mut().byte_add(start),
+            bytes,
+            shape.as_ptr(),
+            shape.len(),
+            element.into(),
+            &raw mut value,
+        );
+        ort::Error::result_from_status(status)?;
+        let value = std::ptr::NonNull::new(value).ok_or_else(|| ort::Error::new("no tensor came back"))?;
+        Ok(ort::value::DynValue::from_ptr(value, Some(allocator)))
+    }
+}

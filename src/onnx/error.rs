@@ -62,6 +62,21 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// A batch that a model cannot be trained on.
+    #[error("batch cannot be trained on: {0}")]
+    Batch(String),
+    /// Training that left the numbers.
+    #[error(
+        "training diverged at step {step}: loss {loss}, gradient norm {norm}; lower the learning rate, or warm up longer"
+    )]
+    Diverged {
+        /// The step, from 1.
+        step: u64,
+        /// Its loss.
+        loss: f32,
+        /// The norm of its gradient.
+        norm: f64,
+    },
     /// A gradient that cannot be written.
     #[error("node `{node}`: the gradient of operator `{operator}` is not known: {reason}")]
     Gradient {

@@ -126,6 +126,11 @@ impl Graph {
         Ok(model.encode_to_vec())
     }
 
+    /// The names of its outputs.
+    pub(super) fn outputs(&self) -> impl Iterator<Item = &str> {
+        self.model.graph.iter().flat_map(|graph| &graph.output).map(|output| output.name.as_str())
+    }
+
     pub(super) fn weights(&self) -> &[WeightSlot] {
         &self.weights
     }

@@ -17,6 +17,7 @@ use crate::settings::Device;
 pub struct Runtime {
     environment: Environment,
     library: PathBuf,
+    threads: usize,
 }
 
 /// Where sessions run for real.
@@ -72,7 +73,12 @@ impl Runtime {
             .with_global_thread_pool(pool)
             .build()
             .map_err(Error::run("start"))?;
-        Ok(RUNTIME.get_or_init(|| Self { environment, library }).clone())
+        Ok(RUNTIME.get_or_init(|| Self { environment, library, threads }).clone())
+    }
+
+    /// Threads of the pool that sessions share.
+    pub(super) fn threads(&self) -> usize {
+        self.threads
     }
 
     /// The shared library in use.
@@ -132,6 +138,15 @@ impl Runtime {
             Ok((_, wrong)) => Err(format!("the device computed {wrong:?} where 9 and 16 are right")),
             Err(error) => Err(error.to_string()),
         }
+    }
+
+    /// A builder of sessions that run on the calling thread, for callers that run several side by side.
+    pub(super) fn single_threaded(&self, placement: Placement) -> Result<SessionBuilder, Error> {
+        self.builder(placement)?
+            .with_independent_thread_pool()
+            .map_err(Error::run("set its threads"))?
+            .with_intra_threads(1)
+            .map_err(Error::run("set its threads"))
     }
 
     /// A builder of sessions on a device.

@@ -1,8 +1,8 @@
 //! The graph of a training step: tokens in, the loss and the gradient of every weight out.
 
-use super::bert::{self, DropoutSeed, Packed, Segment, packed_encoder};
-use super::graph::{Dimension, WeightSlot};
-use super::{ElementType, Error, Graph, GraphBuilder, Head, Loss, Value, gradients};
+use crate::onnx::bert::{self, DropoutSeed, Packed, Segment, packed_encoder};
+use crate::onnx::graph::{Dimension, WeightSlot};
+use crate::onnx::{ElementType, Error, Graph, GraphBuilder, Head, Loss, Value, gradients};
 
 /// What stands before the name of a weight in the name of its gradient.
 pub(super) const GRADIENT: &str = "gradient/";
