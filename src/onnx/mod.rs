@@ -21,4 +21,4 @@ pub use head::{Activation, Head, PoolingMode, head_graph};
 pub use runtime::{Placement, Runtime};
 pub use session::{HeadSession, Output, TextSession};
 pub use topk::{BLOCK_ROWS, TopK};
-pub use weights::{Tensor, Weights};
+pub use weights::{Replaced, Tensor, Weights, WeightsFile};
