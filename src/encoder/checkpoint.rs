@@ -220,9 +220,14 @@ impl Checkpoint {
     /// # Errors
     /// A weight that is missing or of another shape.
     pub fn to_onnx(&self) -> Result<Option<Vec<u8>>, Error> {
+        self.to_onnx_with(&self.weights)
+    }
+
+    /// As [`to_onnx`](Self::to_onnx), with the weights of another checkpoint of the same shape.
+    pub(super) fn to_onnx_with(&self, weights: &Weights) -> Result<Option<Vec<u8>>, Error> {
         let Transformer::Bert(config) = &self.transformer else { return Ok(None) };
         let graph = bert::encoder_graph(config, &self.heads, self.dimension, bert::Variant::Plain, true);
-        Ok(Some(graph.to_bytes_with(&self.weights)?))
+        Ok(Some(graph.to_bytes_with(weights)?))
     }
 
     /// Title and text as one passage; no separator beside an empty part.
