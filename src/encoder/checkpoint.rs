@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 
 use super::Error;
 use super::modules::{self, SentenceConfig};
-use crate::onnx::{Activation, Head, PoolingMode, Weights, bert, is_our_file};
+use crate::onnx::{Activation, Head, Loss, PoolingMode, Task, Weights, bert, is_our_file};
 use crate::settings::{Pooling, Similarity};
 
 /// What a user sets over what the checkpoint says.
@@ -229,9 +229,35 @@ impl Checkpoint {
     /// # Errors
     /// A weight that is missing or of another shape.
     pub fn to_onnx(&self) -> Result<Option<Vec<u8>>, Error> {
+        self.to_onnx_with(&self.weights)
+    }
+
+    /// As [`to_onnx`](Self::to_onnx), with the weights of another checkpoint of the same shape.
+    pub(super) fn to_onnx_with(&self, weights: &Weights) -> Result<Option<Vec<u8>>, Error> {
         let Transformer::Bert(config) = &self.transformer else { return Ok(None) };
         let graph = bert::encoder_graph(config, &self.heads, self.dimension, bert::Variant::Plain, true);
-        Ok(Some(graph.to_bytes_with(&self.weights)?))
+        Ok(Some(graph.to_bytes_with(weights)?))
+    }
+
+    /// The checkpoint as something to train, with its weights. Vectors that are compared by cosine are normalised before
+    /// the loss sees them.
+    ///
+    /// # Errors
+    /// A transformer that is the folder's own ONNX file.
+    pub fn task(&self, loss: Loss) -> Result<(Task, &Weights), Error> {
+        let config = match &self.transformer {
+            Transformer::Bert(config) => config.clone(),
+            Transformer::Onnx(file) => {
+                let reason = "the transformer is this ONNX file, which cannot be trained; use the folder without \
+                              `onnx/` and with `model.safetensors`";
+                return Err(Error::checkpoint(file, reason));
+            }
+        };
+        let mut heads = self.heads.clone();
+        if self.similarity == Similarity::Cosine && heads.last() != Some(&Head::Normalize) {
+            heads.push(Head::Normalize);
+        }
+        Ok((Task { config, heads, loss }, &self.weights))
     }
 
     /// Title and text as one passage; no separator beside an empty part.

@@ -17,6 +17,22 @@ pub enum Error {
         /// What is wrong with it and, where it helps, what to do.
         reason: String,
     },
+    /// A folder that a checkpoint is to be written to cannot take it.
+    #[error("{folder}: {reason}")]
+    Target {
+        /// Which folder.
+        folder: PathBuf,
+        /// What is wrong with it and what to do.
+        reason: String,
+    },
+    /// Reading or writing a file failed.
+    #[error("{path}: {source}")]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// The tokenizer failed on a text.
     #[error("the tokenizer failed: {0}")]
     Tokenizer(String),
@@ -43,5 +59,10 @@ pub enum Error {
 impl Error {
     pub(super) fn checkpoint(file: impl Into<PathBuf>, reason: impl std::fmt::Display) -> Self {
         Self::Checkpoint { file: file.into(), reason: reason.to_string() }
+    }
+
+    pub(super) fn io(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_path_buf();
+        move |source| Self::Io { path, source }
     }
 }

@@ -7,6 +7,7 @@ mod modules;
 mod queue;
 mod ready;
 mod text;
+mod write;
 
 pub use checkpoint::{Checkpoint, Overrides};
 pub use error::Error;

@@ -70,7 +70,7 @@ fn write(
 ) -> Result<(), Error> {
     let overrides: Overrides = machine.encoder.overrides.clone();
     let encoder = machine.encoder(checkpoint, overrides.clone())?;
-    copy_checkpoint(&encoder, &folder.join("checkpoint"))?;
+    encoder.checkpoint().copy_to(&folder.join("checkpoint"))?;
 
     let store = data.store();
     let applied = store.last_sequence()?;
@@ -127,52 +127,6 @@ pub(super) fn encode(encoder: &Encoder, documents: &[StoredDocument]) -> Result<
         documents.iter().map(|stored| checkpoint.passage(&stored.document.title, &stored.document.text)).collect();
     let encoded = encoder.encode_blocking(texts, Side::Passage)?;
     Ok((documents.iter().map(|stored| stored.sequence).collect(), encoded.vectors))
-}
-
-/// Endings of weights in formats that are not read here.
-const OTHER_FORMATS: [&str; 6] = ["bin", "h5", "msgpack", "ot", "pt", "ckpt"];
-/// Sub-folders that a checkpoint needs not.
-const OTHER_FOLDERS: [&str; 5] = [".git", ".cache", "openvino", "onnx", "coreml"];
-
-/// Copies a checkpoint and writes it as ONNX too, for other servers.
-fn copy_checkpoint(encoder: &Encoder, target: &Path) -> Result<(), Error> {
-    let checkpoint = encoder.checkpoint();
-    copy_folder(&checkpoint.folder, target)?;
-    let onnx = target.join("onnx");
-    std::fs::create_dir_all(&onnx).map_err(io_error(&onnx))?;
-    let file = onnx.join("model.onnx");
-    match (checkpoint.own_onnx(), checkpoint.to_onnx()?) {
-        (Some(own), _) => copy_folder(own.parent().unwrap_or(Path::new(".")), &onnx)?,
-        (None, Some(bytes)) => std::fs::write(&file, bytes).and_then(|()| sync(&file)).map_err(io_error(&file))?,
-        (None, None) => {}
-    }
-    sync_folder(&onnx)?;
-    sync_folder(target)
-}
-
-fn sync(file: &Path) -> std::io::Result<()> {
-    std::fs::File::open(file)?.sync_all()
-}
-
-fn copy_folder(source: &Path, target: &Path) -> Result<(), Error> {
-    std::fs::create_dir_all(target).map_err(io_error(target))?;
-    for entry in std::fs::read_dir(source).map_err(io_error(source))? {
-        let path = entry.map_err(io_error(source))?.path();
-        let Some(name) = path.file_name() else { continue };
-        let place = target.join(name);
-        if path.is_dir() {
-            if !OTHER_FOLDERS.iter().any(|other| name == *other) {
-                copy_folder(&path, &place)?;
-            }
-            continue;
-        }
-        let hidden = name.to_string_lossy().starts_with('.');
-        let other_format = path.extension().is_some_and(|ending| OTHER_FORMATS.iter().any(|other| ending == *other));
-        if !other_format && !hidden {
-            std::fs::copy(&path, &place).and_then(|_| sync(&place)).map_err(io_error(&place))?;
-        }
-    }
-    sync_folder(target)
 }
 
 fn record_files(root: &Path, below: &Path, files: &mut BTreeMap<String, FileRecord>) -> Result<(), Error> {

@@ -31,4 +31,4 @@ pub use session::{HeadSession, Output, TextSession};
 pub use optimizer::{Adam, Optimizer};
 pub use topk::{BLOCK_ROWS, TopK};
 pub use training::{Batch, Example, LossScale, Moments, Task, TrainingOptions, TrainingPrecision, TrainingSession, Update};
-pub use weights::{Tensor, Weights};
+pub use weights::{Replaced, Tensor, Weights, WeightsFile};
