@@ -26,9 +26,11 @@ pub(crate) use graph::is_our_file;
 pub use graph::{ElementType, Graph, GraphBuilder, Value};
 pub use head::{Activation, Head, PoolingMode, head_graph};
 pub use loss::{Loss, Objective};
+pub use optimizer::{Adam, Optimizer};
 pub use runtime::{Placement, Runtime};
 pub use session::{HeadSession, Output, TextSession};
-pub use optimizer::{Adam, Optimizer};
 pub use topk::{BLOCK_ROWS, TopK};
-pub use training::{Batch, Example, LossScale, Moments, Task, TrainingOptions, TrainingPrecision, TrainingSession, Update};
+pub use training::{
+    Batch, Example, LossScale, Moments, Task, TrainingOptions, TrainingPrecision, TrainingSession, Update,
+};
 pub use weights::{Replaced, Tensor, Weights, WeightsFile};

@@ -107,8 +107,7 @@ impl Optimizer {
                 let below = builder.node("Add", &[&root, &epsilon]);
                 let direction = builder.node("Div", &[&first, &below]);
                 let change = builder.node("Mul", &[&direction, &rates[2]]);
-                let kept =
-                    if adam.weight_decay == 0.0 { weight } else { builder.node("Mul", &[&weight, &rates[1]]) };
+                let kept = if adam.weight_decay == 0.0 { weight } else { builder.node("Mul", &[&weight, &rates[1]]) };
                 let new = builder.node("Sub", &[&kept, &change]);
                 builder.output(&new, "weight/new", ElementType::F32, &n);
             }
@@ -169,7 +168,12 @@ pub(super) fn trust_graph(sizes: &[usize]) -> Graph {
     for (number, ((weight, direction), rate)) in weights.iter().zip(&directions).zip(&rates).enumerate() {
         let change = builder.node("Mul", &[direction, rate]);
         let new = builder.node("Sub", &[weight, &change]);
-        builder.output(&new, &format!("weight/{number}/new"), ElementType::F32, &[Dimension::Size(sizes[number] as i64)]);
+        builder.output(
+            &new,
+            &format!("weight/{number}/new"),
+            ElementType::F32,
+            &[Dimension::Size(sizes[number] as i64)],
+        );
     }
     builder.finish()
 }

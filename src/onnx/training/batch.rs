@@ -102,9 +102,9 @@ impl Batch {
         if let Some(example) = self.examples.iter().find(|example| !known(example)) {
             return refuse(format!("{example:?} among {} queries and {documents} documents", self.queries.len()));
         }
-        if let Some(chunks) = self.documents.iter().map(Vec::len).find(|&chunks| {
-            chunks == 0 || (chunks > 1 && !task.loss.chunks)
-        }) {
+        if let Some(chunks) =
+            self.documents.iter().map(Vec::len).find(|&chunks| chunks == 0 || (chunks > 1 && !task.loss.chunks))
+        {
             return refuse(format!("a document of {chunks} passages, which the loss does not take"));
         }
         Ok(())
@@ -150,7 +150,8 @@ impl Batch {
                 }
             }
         }
-        let of = |place: fn(&Example) -> usize| Values::Integers(self.examples.iter().map(|e| place(e) as i64).collect());
+        let of =
+            |place: fn(&Example) -> usize| Values::Integers(self.examples.iter().map(|e| place(e) as i64).collect());
         inputs.push(("rows.query", vec![count], of(|example| example.query)));
         inputs.push(("rows.positive", vec![count], of(|example| example.positive)));
         inputs.push(("rows.kept", vec![count, documents], Values::Floats(kept)));

@@ -181,16 +181,10 @@ impl TrainingSession {
         if !is_lamb || options.optimizer.adam().weight_decay != 0.0 {
             inputs.push(("weight", &flat_weights));
         }
-        let update = part(
-            options.optimizer.update_graph(),
-            &inputs,
-            &[("first/new", &first), ("second/new", &second), result],
-        )?;
-        let trust = if is_lamb {
-            Some(Trust::new(runtime, placement, &layout, &flat_weights, &gradient)?)
-        } else {
-            None
-        };
+        let update =
+            part(options.optimizer.update_graph(), &inputs, &[("first/new", &first), ("second/new", &second), result])?;
+        let trust =
+            if is_lamb { Some(Trust::new(runtime, placement, &layout, &flat_weights, &gradient)?) } else { None };
 
         let mut binding = session.create_binding().map_err(Error::run("bind the training session"))?;
         let mut loss = Tensor::<f32>::new(&Allocator::default(), [0_usize; 0])
