@@ -4,6 +4,7 @@
 //!
 //! - [`command`]: the command line, one file a verb.
 //! - [`http`]: the REST API, one file a resource; problem details, keys, OpenAPI, the web page.
+//! - [`ance`]: ANCE itself: the trainer, its schedule, its data and its state.
 //! - [`evaluation`]: measures, TREC run and qrels files, the BM25 baseline.
 //! - [`generation`]: generations on disk, the live one, and the one path that answers a search.
 //! - [`corpus`]: documents, queries, judgments: the store and the file formats.
@@ -14,6 +15,7 @@
 //! - [`settings`]: everything that a user can set.
 //! - [`system`]: the few calls that need `unsafe`, audited in one file.
 
+pub mod ance;
 pub mod command;
 pub mod corpus;
 pub mod encoder;

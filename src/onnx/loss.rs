@@ -1,10 +1,13 @@
 //! The losses of dense retrieval as graph nodes, over the inner products of a batch's queries and passages.
 
+use serde::{Deserialize, Serialize};
+
 use super::graph::{Attribute, Dimension};
 use super::{ElementType, GraphBuilder, Value};
 
 /// What is minimised.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Objective {
     /// The pairwise negative log-likelihood of ANCE (Xiong et al. 2020, section 3): mean `softplus(s⁻ - s⁺)` over
     /// triples of a query, a positive and a negative.
@@ -15,7 +18,7 @@ pub enum Objective {
 }
 
 /// How a loss is computed.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Loss {
     /// What is minimised.
     pub objective: Objective,

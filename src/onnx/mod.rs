@@ -31,6 +31,6 @@ pub use runtime::{Placement, Runtime};
 pub use session::{HeadSession, Output, TextSession};
 pub use topk::{BLOCK_ROWS, TopK};
 pub use training::{
-    Batch, Example, LossScale, Moments, Task, TrainingOptions, TrainingPrecision, TrainingSession, Update,
+    Batch, Buckets, Example, LossScale, Moments, Task, TrainingOptions, TrainingPrecision, TrainingSession, Update,
 };
 pub use weights::{Replaced, Tensor, Weights, WeightsFile};

@@ -4,11 +4,14 @@
 //! then wants the norms of each weight. Every output may lie in the memory of the input that it replaces: each of them
 //! is read by one node only, or the node that writes depends on all that read.
 
+use serde::{Deserialize, Serialize};
+
 use super::graph::{Attribute, Dimension};
 use super::{ElementType, Graph, GraphBuilder, Value};
 
 /// How weights follow their gradients.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Optimizer {
     /// AdamW with bias correction and decoupled weight decay (Loshchilov and Hutter 2019, algorithm 2; as PyTorch's).
     AdamW(Adam),
@@ -18,7 +21,7 @@ pub enum Optimizer {
 }
 
 /// What both have in common.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Adam {
     /// Decay of the first moment.
     pub beta1: f32,

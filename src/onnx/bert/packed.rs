@@ -4,6 +4,9 @@
 //! computed for padding. Only attention sees cells [texts, length], padded to the longest text of its segment: rows are
 //! gathered into cells and back, and since each row has one cell, the gradient of either gather is the other.
 
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{RngCore as _, SeedableRng as _};
+
 use super::{Config, Dropout};
 use crate::onnx::graph::{Attribute, MICROSOFT, Scatter};
 use crate::onnx::{ElementType, GraphBuilder, Head, Value};
@@ -33,23 +36,20 @@ pub(in crate::onnx) struct Segment {
 
 /// The seeds of dropout nodes, each of its own.
 struct Seeds {
-    run: u64,
+    random: ChaCha8Rng,
     step: u64,
-    nodes: u64,
 }
 
 impl Seeds {
+    fn new(seed: DropoutSeed) -> Self {
+        Self { random: ChaCha8Rng::seed_from_u64(seed.run), step: seed.step }
+    }
+
     /// ONNX Runtime's CPU kernel seeds run n of a session with the node's seed plus n: a session that is made at step n
     /// goes on as one made at step 0 would.
     fn next(&mut self) -> i64 {
-        self.nodes += 1;
-        // SplitMix64 (Steele et al. 2014): neighbouring seeds must not give neighbouring streams.
-        let mut z = self.run.wrapping_add(self.nodes.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^= z >> 31;
         // 30 bits: the kernel narrows seeds to 32, and steps are added.
-        (z >> 34) as i64 + self.step as i64
+        i64::from(self.random.next_u32() >> 2) + self.step as i64
     }
 }
 
@@ -106,7 +106,7 @@ struct Transformer<'a> {
     /// 0 for tokens, a large negative number for padding; `[texts, 1, 1, length]` by segment.
     bias: Vec<Value>,
     dropout: Dropout,
-    seeds: Seeds,
+    seeds: Option<Seeds>,
 }
 
 impl<'a> Transformer<'a> {
@@ -119,8 +119,8 @@ impl<'a> Transformer<'a> {
             packed,
             heads: head_places(builder, packed, &masks, config.heads as i64),
             bias,
-            dropout: if seed.is_some() { config.dropout } else { Dropout::default() },
-            seeds: Seeds { run: seed.map_or(0, |seed| seed.run), step: seed.map_or(0, |seed| seed.step), nodes: 0 },
+            dropout: config.dropout,
+            seeds: seed.map(Seeds::new),
         }
     }
 
@@ -197,11 +197,9 @@ impl<'a> Transformer<'a> {
     }
 
     fn drop(&mut self, builder: &mut GraphBuilder, x: &Value, share: f32) -> Value {
-        if share <= 0.0 {
-            return x.clone();
-        }
+        let Some(seeds) = self.seeds.as_mut().filter(|_| share > 0.0) else { return x.clone() };
         let (share, training) = (builder.float_of(share, ElementType::F32), builder.truth(true));
-        let seed = [("seed", Attribute::Int(self.seeds.next()))];
+        let seed = [("seed", Attribute::Int(seeds.next()))];
         builder.node_with("Dropout", "", &[x, &share, &training], &seed)
     }
 }

@@ -297,9 +297,27 @@ impl<'a> Backward<'a> {
         let column = self.builder.node("Unsqueeze", &[&ids, &one]);
         let shape = self.builder.node("Shape", &[&gradients]);
         let places = self.builder.node("Expand", &[&column, &shape]);
-        let zeros = self.zeros_like(table);
-        let attributes = [("axis", Attribute::Int(0)), ("reduction", Attribute::Text("add"))];
-        self.builder.node_with("ScatterElements", "", &[&zeros, &places, &gradients], &attributes)
+        let shape = self.builder.node("Shape", &[table]);
+        let element = self.facts.element(table);
+        self.scatter_add(&shape, &places, &gradients, 0, element)
+    }
+
+    /// `updates` added to zeros of a shape at `places` of an axis. In 32 bits: there are no kernels that add in 16, and
+    /// a frequent token's sum would lose its small parts.
+    pub(super) fn scatter_add(
+        &mut self,
+        shape: &Value,
+        places: &Value,
+        updates: &Value,
+        axis: i64,
+        element: ElementType,
+    ) -> Value {
+        let wide = matches!(element, ElementType::F16 | ElementType::BF16);
+        let updates = if wide { self.builder.cast(updates, ElementType::F32) } else { updates.clone() };
+        let zeros = self.zeros(shape, if wide { ElementType::F32 } else { element });
+        let attributes = [("axis", Attribute::Int(axis)), ("reduction", Attribute::Text("add"))];
+        let sum = self.builder.node_with("ScatterElements", "", &[&zeros, places, &updates], &attributes);
+        if wide { self.builder.cast(&sum, element) } else { sum }
     }
 
     fn join(&mut self, parts: &[Value]) -> Value {

@@ -40,7 +40,8 @@ pub(super) fn gather(backward: &mut Backward<'_>, node: &Node, dy: &Value) -> Re
             backward.builder().node_with("Concat", "", &[&before, &count, &after], &[("axis", Attribute::Int(0))]);
         let dy = backward.binary("Reshape", dy, &shape);
         let length = backward.shape_slice(&data, axis, axis + 1);
-        Ok(backward.scatter_axis(&dy, &positions, &length, axis, rank))
+        let element = backward.facts().element(&data);
+        Ok(backward.scatter_axis(&dy, &positions, &length, (axis, rank), element))
     })
 }
 
@@ -49,8 +50,8 @@ pub(super) fn gather_elements(backward: &mut Backward<'_>, node: &Node, dy: &Val
     let (data, index) = (node.input(0)?, node.input(1)?);
     let axis = node.integer("axis", 0);
     backward.give_shaped(node, 0, |backward| {
-        let zeros = backward.zeros_like(&data);
-        let attributes = [("axis", Attribute::Int(axis)), ("reduction", Attribute::Text("add"))];
-        Ok(backward.builder().node_with("ScatterElements", "", &[&zeros, &index, dy], &attributes))
+        let shape = backward.unary("Shape", &data);
+        let element = backward.facts().element(&data);
+        Ok(backward.scatter_add(&shape, &index, dy, axis, element))
     })
 }

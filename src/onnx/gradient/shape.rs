@@ -3,7 +3,7 @@
 use super::backward::{Backward, Node};
 use crate::onnx::facts::place_in;
 use crate::onnx::graph::Attribute;
-use crate::onnx::{Error, Value};
+use crate::onnx::{ElementType, Error, Value};
 
 /// Elements stay in order: dy in the shape of x.
 pub(super) fn reshape(backward: &mut Backward<'_>, node: &Node, dy: &Value) -> Result<(), Error> {
@@ -80,11 +80,12 @@ pub(super) fn slice(backward: &mut Backward<'_>, node: &Node, dy: &Value) -> Res
     let axes = axes.ok_or_else(|| node.refuse("its axes are computed while the graph runs; they must be constant"))?;
     backward.give_shaped(node, 0, |backward| {
         let mut gradient = dy.clone();
+        let element = backward.facts().element(&x);
         for (number, &axis) in axes.iter().enumerate() {
             let axis = place_in(axis, rank) as i64;
             let length = backward.shape_slice(&x, axis, axis + 1);
             let taken = backward.positions(node, number as i64, &length)?;
-            gradient = backward.scatter_axis(&gradient, &taken, &length, axis, rank as i64);
+            gradient = backward.scatter_axis(&gradient, &taken, &length, (axis, rank as i64), element);
         }
         Ok(gradient)
     })
@@ -117,14 +118,12 @@ impl Backward<'_> {
         gradient: &Value,
         positions: &Value,
         length: &Value,
-        axis: i64,
-        rank: i64,
+        (axis, rank): (i64, i64),
+        element: ElementType,
     ) -> Value {
         let before = self.shape_slice(gradient, 0, axis);
         let after = self.shape_slice(gradient, axis + 1, rank);
         let shape = self.builder().node_with("Concat", "", &[&before, length, &after], &[("axis", Attribute::Int(0))]);
-        let element = self.facts().element(gradient);
-        let zeros = self.zeros(&shape, element);
         let places = if rank > axis + 1 {
             let inner: Vec<i64> = (1..rank - axis).collect();
             let inner = self.builder().ints(&inner);
@@ -134,7 +133,6 @@ impl Backward<'_> {
         };
         let full = self.unary("Shape", gradient);
         let places = self.binary("Expand", &places, &full);
-        let attributes = [("axis", Attribute::Int(axis)), ("reduction", Attribute::Text("add"))];
-        self.builder().node_with("ScatterElements", "", &[&zeros, &places, gradient], &attributes)
+        self.scatter_add(&shape, &places, gradient, axis, element)
     }
 }

@@ -1,6 +1,6 @@
 //! A batch of texts as the inputs of a step's graph.
 
-use crate::onnx::{Error, Objective, Task};
+use crate::onnx::{Error, Objective, Placement, Task};
 
 /// Texts of a batch by token ids, special tokens included, and what is to be learnt from them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -26,6 +26,27 @@ pub struct Example {
     pub negative: Option<usize>,
 }
 
+/// What lengths are rounded up to, so that few shapes occur: on a GPU each new one costs a search for kernels.
+///
+/// What is added are padding in attention, and texts of padding whose vectors nothing is learnt from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Buckets {
+    /// Tokens of the longest text of a segment.
+    pub length: usize,
+    /// Tokens of all texts.
+    pub rows: usize,
+}
+
+impl Buckets {
+    /// No rounding on the CPU.
+    pub(super) fn of(placement: Placement) -> Self {
+        match placement {
+            Placement::Cpu => Self { length: 1, rows: 1 },
+            Placement::Cuda(_) => Self { length: 16, rows: 512 },
+        }
+    }
+}
+
 /// Values of an input.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Values {
@@ -49,11 +70,14 @@ impl Batch {
     /// A batch that the graph would read wrongly: a text without tokens or with more than there are positions, a token
     /// that the vocabulary does not have, a place that no text has, no examples, several passages of a document where
     /// the loss takes one.
-    pub(super) fn inputs(&self, task: &Task) -> Result<Vec<Input>, Error> {
+    pub(super) fn inputs(&self, task: &Task, buckets: Buckets) -> Result<Vec<Input>, Error> {
         self.check(task)?;
-        let passages: Vec<&Vec<u32>> = self.documents.iter().flatten().collect();
+        let mut passages: Vec<&Vec<u32>> = self.documents.iter().flatten().collect();
         let queries: Vec<&Vec<u32>> = self.queries.iter().collect();
-        let mut rows = Rows::new(task);
+        // Any token would do: what follows from these texts is never used.
+        let filling = buckets.filling(self.tokens(), &passages);
+        passages.extend(&filling);
+        let mut rows = Rows::new(task, buckets);
         let query = rows.add(&queries);
         let passage = rows.add(&passages);
         let count = rows.ids.len();
@@ -73,8 +97,11 @@ impl Batch {
             self.chunks(&mut inputs);
         }
         match task.loss.objective {
-            Objective::Pairwise => self.pairs(&mut inputs)?,
-            Objective::InBatch => self.rows(&mut inputs),
+            // Without chunks every passage is a document, the filling included.
+            Objective::Pairwise if task.loss.chunks => self.pairs(&mut inputs, self.documents.len())?,
+            Objective::Pairwise => self.pairs(&mut inputs, passage.shape[0])?,
+            Objective::InBatch if task.loss.chunks => self.rows(&mut inputs, self.documents.len()),
+            Objective::InBatch => self.rows(&mut inputs, passage.shape[0]),
         }
         Ok(inputs)
     }
@@ -125,8 +152,7 @@ impl Batch {
         inputs.push(("chunk.kept", shape, Values::Floats(kept)));
     }
 
-    fn pairs(&self, inputs: &mut Vec<Input>) -> Result<(), Error> {
-        let documents = self.documents.len();
+    fn pairs(&self, inputs: &mut Vec<Input>, documents: usize) -> Result<(), Error> {
         let (mut positive, mut negative) = (Vec::new(), Vec::new());
         for example in &self.examples {
             let Some(other) = example.negative else {
@@ -140,9 +166,11 @@ impl Batch {
         Ok(())
     }
 
-    fn rows(&self, inputs: &mut Vec<Input>) {
-        let (count, documents) = (self.examples.len(), self.documents.len());
-        let mut kept = vec![1.0; count * documents];
+    fn rows(&self, inputs: &mut Vec<Input>, documents: usize) {
+        let count = self.examples.len();
+        let real = self.documents.len();
+        let mut kept: Vec<f32> =
+            (0..count * documents).map(|at| if at % documents < real { 1.0 } else { 0.0 }).collect();
         for (row, example) in self.examples.iter().enumerate() {
             for &(query, document) in &self.judged {
                 if query == example.query && document != example.positive && document < documents {
@@ -158,9 +186,28 @@ impl Batch {
     }
 }
 
+impl Buckets {
+    /// Texts that fill the rows up, none longer than the longest passage.
+    fn filling(&self, tokens: usize, passages: &[&Vec<u32>]) -> Vec<Vec<u32>> {
+        let longest = passages.iter().map(|text| text.len()).max().unwrap_or(1);
+        let mut missing = tokens.next_multiple_of(self.rows.max(1)) - tokens;
+        let mut filling = Vec::new();
+        while missing > 0 {
+            let length = missing.min(longest);
+            filling.push(vec![0; length]);
+            missing -= length;
+        }
+        filling
+    }
+}
+
 /// Tokens of all texts in one list, and their cells (see [`packed`](crate::onnx::bert)).
 #[derive(Debug)]
 struct Rows {
+    /// Lengths of segments are multiples of it.
+    length: usize,
+    /// Or this, where the multiple would be longer.
+    longest: usize,
     first_position: i64,
     heads: i64,
     ids: Vec<i64>,
@@ -180,8 +227,10 @@ struct Cells {
 }
 
 impl Rows {
-    fn new(task: &Task) -> Self {
+    fn new(task: &Task, buckets: Buckets) -> Self {
         Self {
+            length: buckets.length.max(1),
+            longest: task.config.positions,
             first_position: task.config.first_position as i64,
             heads: task.config.heads as i64,
             ids: Vec::new(),
@@ -195,7 +244,8 @@ impl Rows {
 
     /// Adds a segment of texts, padded to its longest.
     fn add(&mut self, texts: &[&Vec<u32>]) -> Cells {
-        let length = texts.iter().map(|text| text.len()).max().unwrap_or(0);
+        let longest = texts.iter().map(|text| text.len()).max().unwrap_or(0);
+        let length = longest.next_multiple_of(self.length).min(self.longest.max(longest));
         let mut cells = Cells {
             shape: [texts.len(), length],
             rows: vec![0; texts.len() * length],

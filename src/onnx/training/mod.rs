@@ -10,6 +10,6 @@ mod memory;
 mod session;
 mod step;
 
-pub use batch::{Batch, Example};
+pub use batch::{Batch, Buckets, Example};
 pub use session::{LossScale, Moments, TrainingOptions, TrainingPrecision, TrainingSession, Update};
 pub use step::Task;

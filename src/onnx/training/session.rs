@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
 use ort::session::{IoBinding, Session};
 use ort::value::Tensor;
+use serde::{Deserialize, Serialize};
 
-use super::batch::{Batch, Values};
+use super::batch::{Batch, Buckets, Values};
 use super::elementwise::Elementwise;
 use super::memory::{Flat, Layout, elements};
 use super::step::{GRADIENT, Step, Task};
@@ -15,7 +16,8 @@ use crate::onnx::optimizer::{self, Optimizer, Rates};
 use crate::onnx::{ElementType, Error, Placement, Runtime, Weights};
 
 /// What matrix products are computed in; weights are kept in 32 bits whatever it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum TrainingPrecision {
     /// 32-bit floats.
     Fp32,
@@ -63,7 +65,7 @@ pub struct Moments {
 }
 
 /// Dynamic loss scaling (Micikevicius et al. 2018, section 3.2; growth and fall as in PyTorch's `GradScaler`).
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct LossScale {
     /// What the loss is multiplied by.
     pub factor: f32,
@@ -107,6 +109,7 @@ pub struct TrainingSession {
     layout: Layout,
     task: Task,
     options: TrainingOptions,
+    buckets: Buckets,
     loss_scale: LossScale,
 }
 
@@ -140,6 +143,18 @@ impl TrainingSession {
                 ));
             }
         };
+        Self::with_compute(runtime, placement, task, weights, options, compute)
+    }
+
+    /// As [`new`](Self::new), in any type: on the CPU 16-bit operators run in 32 bits between casts.
+    pub(crate) fn with_compute(
+        runtime: &Runtime,
+        placement: Placement,
+        task: &Task,
+        weights: &Weights,
+        options: TrainingOptions,
+        compute: ElementType,
+    ) -> Result<Self, Error> {
         let Step { graph, weights: slots } = task.step(compute, options.dropout)?;
         let layout = Layout::new(slots);
         let session = runtime
@@ -217,10 +232,17 @@ impl TrainingSession {
             layout,
             task: task.clone(),
             options,
+            buckets: Buckets::of(placement),
             loss_scale: LossScale::new(options.precision),
         };
         training.narrow_weights()?;
         Ok(training)
+    }
+
+    /// Rounds lengths up to others than the device's own: fewer shapes, more padding.
+    #[must_use]
+    pub fn with_buckets(self, buckets: Buckets) -> Self {
+        Self { buckets, ..self }
     }
 
     /// One step over one or several batches: the weights move by `learning_rate`; `step` counts from 1.
@@ -271,7 +293,7 @@ impl TrainingSession {
 
     /// Loss and gradients of a batch, the latter left on the device.
     fn gradients(&mut self, batch: &Batch) -> Result<f32, Error> {
-        for (name, shape, values) in batch.inputs(&self.task)? {
+        for (name, shape, values) in batch.inputs(&self.task, self.buckets)? {
             let bind = Error::run("bind a batch");
             match values {
                 Values::Integers(data) => {

@@ -1,0 +1,19 @@
+//! ANCE (Xiong et al. 2020, arXiv 2007.00808): the trainer, its schedule, its data and its state.
+//!
+//! A run of training is a function of its recipe, its data and the checkpoint that it starts from: every choice by
+//! chance is drawn from the recipe's seed and the number of the batch, so that a run that was cut off goes on exactly
+//! as if it had not been.
+
+mod error;
+mod recipe;
+mod state;
+#[cfg(test)]
+mod tests;
+mod trainer;
+mod triples;
+
+pub use error::Error;
+pub use recipe::{Recipe, Schedule};
+pub use state::STATE_FILE;
+pub use trainer::{Report, Trainer};
+pub use triples::{Source, Triple, Triples};
