@@ -77,7 +77,8 @@ fn pairwise(builder: &mut GraphBuilder, scores: &Value) -> Value {
 }
 
 fn in_batch(builder: &mut GraphBuilder, scores: &Value) -> Value {
-    let rows = Dimension::Name("rows");
+    // A name of its own: the runtime takes equal names for equal sizes.
+    let rows = Dimension::Name("examples");
     let query = builder.input("rows.query", ElementType::I64, std::slice::from_ref(&rows));
     let positive = builder.input("rows.positive", ElementType::I64, std::slice::from_ref(&rows));
     let kept = builder.input("rows.kept", ElementType::F32, &[rows, Dimension::Name("documents")]);
