@@ -14,6 +14,7 @@ mod import;
 mod proto;
 mod runtime;
 mod session;
+mod shapes;
 mod topk;
 mod weights;
 
