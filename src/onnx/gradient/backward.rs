@@ -187,7 +187,8 @@ impl<'a> Backward<'a> {
         let pair = self.builder.node_with("Concat", "", &[&flat, &width], &[("axis", Attribute::Int(0))]);
         let (mut ids, mut gradients) = (Vec::new(), Vec::new());
         for (id, gradient) in rows {
-            ids.push(self.builder.node("Reshape", &[id, &flat]));
+            let id = self.wide_integer(id);
+            ids.push(self.builder.node("Reshape", &[&id, &flat]));
             gradients.push(self.builder.node("Reshape", &[gradient, &pair]));
         }
         let (ids, gradients) = (self.join(&ids), self.join(&gradients));
@@ -241,6 +242,14 @@ impl<'a> Backward<'a> {
     pub(super) fn scaled(&mut self, x: &Value, factor: f32, like: &Value) -> Value {
         let factor = self.scalar(factor, like);
         self.binary("Mul", x, &factor)
+    }
+
+    /// Indices and bounds as 64-bit integers, which those made here are.
+    pub(super) fn wide_integer(&mut self, x: &Value) -> Value {
+        match self.facts.element(x) {
+            ElementType::I64 => x.clone(),
+            _ => self.builder.cast(x, ElementType::I64),
+        }
     }
 
     /// `operator` over fixed axes.

@@ -24,13 +24,18 @@ use node::Node;
 use super::graph::MICROSOFT;
 use super::{Error, GraphBuilder, Value};
 
-/// What reaches the inputs of a node, given what reaches its outputs.
+/// Gives a node's inputs what reaches them, given what reaches its first output.
+type OfFirst = fn(&mut Backward<'_>, &Node, &Value) -> Result<(), Error>;
+/// As [`OfFirst`], given what reaches each output, if anything.
+type OfAll = fn(&mut Backward<'_>, &Node, &[Option<Value>]) -> Result<(), Error>;
+
+/// The rule of an operator.
 #[derive(Clone, Copy)]
 enum Rule {
     /// Only the first output is differentiable.
-    One(fn(&mut Backward<'_>, &Node, &Value) -> Result<(), Error>),
-    /// All outputs are.
-    All(fn(&mut Backward<'_>, &Node, &[Option<Value>]) -> Result<(), Error>),
+    One(OfFirst),
+    /// Several outputs are.
+    All(OfAll),
 }
 
 /// Appends the gradient of the scalar `loss` with respect to each of `wanted` (initializers, inputs or any other
@@ -89,7 +94,7 @@ fn moving(nodes: &[Node], wanted: &[Value]) -> HashSet<String> {
 }
 
 fn rule(node: &Node) -> Option<Rule> {
-    let one = match (node.domain(), node.operator()) {
+    let one: OfFirst = match (node.domain(), node.operator()) {
         ("", "Add") => arithmetic::add,
         ("", "Sub") => arithmetic::sub,
         ("", "Mul") => arithmetic::mul,

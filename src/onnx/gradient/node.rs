@@ -49,10 +49,6 @@ impl Node {
         Self { place, proto: proto.clone() }
     }
 
-    pub(super) fn proto(&self) -> &NodeProto {
-        &self.proto
-    }
-
     pub(super) fn operator(&self) -> &str {
         &self.proto.op_type
     }

@@ -143,12 +143,15 @@ impl Backward<'_> {
         let length = self.builder().node("Reshape", &[length, &empty]);
         let all = self.builder().node("Range", &[&zero, &length, &one]);
         let at = self.builder().ints(&[number]);
-        let start = self.binary("Gather", &node.input(1)?, &at);
-        let end = self.binary("Gather", &node.input(2)?, &at);
+        let bound = |backward: &mut Self, bounds: &Value| {
+            let bounds = backward.wide_integer(bounds);
+            backward.binary("Gather", &bounds, &at)
+        };
+        let (start, end) = (bound(self, &node.input(1)?), bound(self, &node.input(2)?));
         let first = self.builder().ints(&[0]);
         Ok(match node.optional(4) {
             Some(steps) => {
-                let step = self.binary("Gather", &steps, &at);
+                let step = bound(self, &steps);
                 self.builder().node("Slice", &[&all, &start, &end, &first, &step])
             }
             None => self.builder().node("Slice", &[&all, &start, &end, &first]),

@@ -66,6 +66,16 @@ fn a_table_that_is_used_twice_and_whole() {
     }
 }
 
+#[test]
+fn a_table_that_is_used_with_wide_and_narrow_places() {
+    Case::of(spread(1, &[&[5, 3]], -2.0, 2.0)).with(&[2], &[1, -2]).check(|builder, inputs| {
+        let narrow = builder.cast(&inputs[1], crate::onnx::ElementType::I32);
+        let (a, b) =
+            (builder.node("Gather", &[&inputs[0], &inputs[1]]), builder.node("Gather", &[&inputs[0], &narrow]));
+        builder.node("Mul", &[&a, &b])
+    });
+}
+
 /// Wanted itself, and a step on the way to what else is wanted.
 #[test]
 fn a_table_that_is_computed_passes_its_rows_on() {

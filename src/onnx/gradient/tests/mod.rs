@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends by panicking")]
 
 mod arithmetic;
+mod compositions;
 mod engine;
 mod export;
 mod functions;

@@ -90,6 +90,17 @@ fn slices_without_axes_or_steps() {
 }
 
 #[test]
+fn a_slice_with_narrow_bounds() {
+    use crate::onnx::ElementType;
+    Case::of(spread(1, &[&[5, 2]], -2.0, 2.0)).check(|builder, inputs| {
+        let bounds = [1, 4, 0, 2].map(|bound| builder.ints(&[bound]));
+        let bounds = bounds.map(|bound| builder.cast(&bound, ElementType::I32));
+        let [start, end, axis, step] = &bounds;
+        builder.node("Slice", &[&inputs[0], start, end, axis, step])
+    });
+}
+
+#[test]
 fn a_slice_of_steps_without_axes() {
     Case::of(spread(1, &[&[5, 2]], -2.0, 2.0)).check(|builder, inputs| {
         let (starts, ends, steps) = (builder.ints(&[0, 0]), builder.ints(&[5, 2]), builder.ints(&[2, 1]));
