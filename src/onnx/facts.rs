@@ -25,6 +25,7 @@ pub(super) struct Facts {
     names: HashMap<String, usize>,
     /// A product of symbols and a factor is a symbol of its own.
     products: HashMap<(Vec<usize>, i64), usize>,
+    factors: HashMap<usize, (Vec<usize>, i64)>,
     symbols: usize,
 }
 
@@ -89,9 +90,48 @@ impl Facts {
         Dim::Symbol(self.symbols)
     }
 
-    fn fresh(&mut self) -> Dim {
+    /// A symbol for a size of which nothing is known.
+    pub(super) fn fresh(&mut self) -> Dim {
         self.symbols += 1;
         Dim::Symbol(self.symbols)
+    }
+
+    /// The symbol of a product of symbols, which are in order, and a factor.
+    pub(super) fn product_symbol(&mut self, symbols: Vec<usize>, factor: i64) -> Dim {
+        let product = (symbols, factor);
+        if let Some(&known) = self.products.get(&product) {
+            return Dim::Symbol(known);
+        }
+        self.symbols += 1;
+        self.factors.insert(self.symbols, product.clone());
+        self.products.insert(product, self.symbols);
+        Dim::Symbol(self.symbols)
+    }
+
+    /// What a symbol is the product of, where it is one.
+    pub(super) fn product_of(&self, symbol: usize) -> Option<(&[usize], i64)> {
+        self.factors.get(&symbol).map(|(symbols, factor)| (symbols.as_slice(), *factor))
+    }
+
+    pub(super) fn integers_named(&self, name: &str) -> Option<&Vec<Dim>> {
+        self.integers.get(name)
+    }
+
+    pub(super) fn set_shape(&mut self, name: &str, shape: Vec<Dim>) {
+        self.shapes.insert(name.into(), shape);
+    }
+
+    /// The axes that a reduction of a value of rank `rank` is over; none where they are not known.
+    pub(super) fn reduced_axes(&self, node: &NodeProto, rank: usize) -> Option<Vec<usize>> {
+        let axes = match node.input.get(1).filter(|name| !name.is_empty()) {
+            Some(axes) => sizes(self.integers.get(axes)?)?,
+            None => attribute(node, "axes").map(|axes| axes.ints.clone()).unwrap_or_default(),
+        };
+        if axes.is_empty() {
+            let all = integer(node, "noop_with_empty_axes", 0) == 0;
+            return Some(if all { (0..rank).collect() } else { Vec::new() });
+        }
+        Some(axes.iter().map(|&axis| place_in(axis, rank)).collect())
     }
 
     fn tensor(&mut self, name: &str, tensor: &TensorProto) {
@@ -102,11 +142,11 @@ impl Facts {
         }
     }
 
-    fn get(&self, node: &NodeProto, input: usize) -> Option<&Vec<Dim>> {
+    pub(super) fn get(&self, node: &NodeProto, input: usize) -> Option<&Vec<Dim>> {
         self.shapes.get(node.input.get(input)?)
     }
 
-    fn integer_input(&self, node: &NodeProto, input: usize) -> Option<&Vec<Dim>> {
+    pub(super) fn integer_input(&self, node: &NodeProto, input: usize) -> Option<&Vec<Dim>> {
         self.integers.get(node.input.get(input).filter(|name| !name.is_empty())?)
     }
 
@@ -118,16 +158,23 @@ impl Facts {
         }
         match node.op_type.as_str() {
             "Constant" => {
-                if let Some(tensor) = attribute(node, "value").and_then(|attribute| attribute.t.clone()) {
-                    self.tensor(output, &tensor);
+                if let Some(tensor) = attribute(node, "value").and_then(|attribute| attribute.t.as_ref()) {
+                    self.tensor(output, tensor);
+                } else if attribute(node, "value_float").is_some() {
+                    self.shapes.insert(output.clone(), Vec::new());
                 }
             }
             "Split" => self.split(node),
             _ => {
-                if let Some(shape) = self.shape_of(node) {
-                    // A mask, a mean and a deviation are shaped by their own rules, which nothing asks for.
-                    self.shapes.insert(output.clone(), shape);
+                let Some(mut shape) = self.shape_of(node) else { return };
+                if let ([length], Some(integers)) = (shape.as_mut_slice(), self.integers.get(output)) {
+                    *length = Dim::Size(integers.len() as i64);
                 }
+                // What else a node gives, such as a mask, a mean and a deviation, nothing asks for.
+                if let (Some(sum), "SkipLayerNormalization") = (node.output.get(3), node.op_type.as_str()) {
+                    self.shapes.insert(sum.clone(), shape.clone());
+                }
+                self.shapes.insert(output.clone(), shape);
             }
         }
     }
@@ -198,256 +245,24 @@ impl Facts {
                 if node.input.len() > 4 && bound(4)? != 1 {
                     return None;
                 }
-                let (start, end) = (place_in(start, from.len()), place_in(end, from.len()));
-                from.get(start.min(from.len())..end.clamp(start, from.len())).map(<[Dim]>::to_vec)
+                let length = from.len();
+                let start = place_in(start, length).min(length);
+                from.get(start..place_in(end, length).clamp(start, length)).map(<[Dim]>::to_vec)
             }
             "Unsqueeze" | "Squeeze" | "Identity" | "Cast" | "Reshape" => self.integer_input(node, 0).cloned(),
             _ => None,
         }
     }
-
-    fn shape_of(&mut self, node: &NodeProto) -> Option<Vec<Dim>> {
-        match node.op_type.as_str() {
-            "Shape" => self.integers.get(&node.output[0]).map(|integers| vec![Dim::Size(integers.len() as i64)]),
-            "Size" => Some(Vec::new()),
-            "Add" | "Sub" | "Mul" | "Div" | "Pow" | "Max" | "Min" | "Sum" | "Mean" | "Where" | "Equal" | "Greater"
-            | "GreaterOrEqual" | "Less" | "LessOrEqual" | "And" | "Or" | "Xor" => self.broadcast(node),
-            "Neg" | "Sqrt" | "Reciprocal" | "Exp" | "Log" | "Erf" | "Tanh" | "Sigmoid" | "Softplus" | "Relu"
-            | "Abs" | "Gelu" | "Identity" | "Cast" | "CastLike" | "Clip" | "Dropout" | "Softmax" | "LogSoftmax"
-            | "LayerNormalization" | "Not" | "IsNaN" | "IsInf" | "ScatterElements" | "ScatterND" | "Sin" | "Cos"
-            | "Sign" | "BiasGelu" | "FastGelu" | "QuickGelu" => self.get(node, 0).cloned(),
-            "GatherElements" => self.get(node, 1).cloned(),
-            "Gather" => {
-                let (data, index) = (self.get(node, 0)?, self.get(node, 1)?);
-                let axis = place_in(integer(node, "axis", 0), data.len());
-                Some([data.get(..axis)?, index, data.get(axis + 1..)?].concat())
-            }
-            "Gemm" => {
-                let (a, b) = (self.get(node, 0)?, self.get(node, 1)?);
-                let row = usize::from(integer(node, "transA", 0) != 0);
-                let column = usize::from(integer(node, "transB", 0) == 0);
-                Some(vec![*a.get(row)?, *b.get(column)?])
-            }
-            "MatMul" | "FusedMatMul" => self.product(node),
-            "Transpose" => {
-                let shape = self.get(node, 0)?;
-                match attribute(node, "perm") {
-                    Some(perm) => perm.ints.iter().map(|&from| shape.get(from as usize).copied()).collect(),
-                    None => Some(shape.iter().rev().copied().collect()),
-                }
-            }
-            "Reshape" => self.reshape(node),
-            "Expand" => {
-                let target = self.integer_input(node, 1)?.clone();
-                let shape = self.get(node, 0)?.clone();
-                self.broadcast_of(&[shape, target])
-            }
-            "ConstantOfShape" => self.integer_input(node, 0).cloned(),
-            "Range" => Some(vec![self.fresh()]),
-            "Unsqueeze" => {
-                let shape = self.get(node, 0)?;
-                let axes = sizes(self.integer_input(node, 1)?)?;
-                let rank = shape.len() + axes.len();
-                let axes: Vec<usize> = axes.iter().map(|&axis| place_in(axis, rank)).collect();
-                let mut rest = shape.iter().copied();
-                (0..rank).map(|at| if axes.contains(&at) { Some(Dim::Size(1)) } else { rest.next() }).collect()
-            }
-            "Squeeze" => {
-                let shape = self.get(node, 0)?;
-                let axes = sizes(self.integer_input(node, 1)?)?;
-                let axes: Vec<usize> = axes.iter().map(|&axis| place_in(axis, shape.len())).collect();
-                Some(shape.iter().enumerate().filter(|(at, _)| !axes.contains(at)).map(|(_, dim)| *dim).collect())
-            }
-            name if name.starts_with("Reduce") => {
-                let shape = self.get(node, 0)?;
-                let axes = match node.input.get(1).filter(|name| !name.is_empty()) {
-                    Some(_) => sizes(self.integer_input(node, 1)?)?,
-                    None if integer(node, "noop_with_empty_axes", 0) != 0 => return Some(shape.clone()),
-                    None => (0..shape.len() as i64).collect(),
-                };
-                let axes: Vec<usize> = axes.iter().map(|&axis| place_in(axis, shape.len())).collect();
-                let keep = integer(node, "keepdims", 1) != 0;
-                let dims = shape.iter().enumerate().filter(|(at, _)| keep || !axes.contains(at));
-                Some(dims.map(|(at, dim)| if axes.contains(&at) { Dim::Size(1) } else { *dim }).collect())
-            }
-            "Concat" => {
-                let mut shape = self.get(node, 0)?.clone();
-                let axis = place_in(integer(node, "axis", 0), shape.len());
-                let mut total = 0;
-                let mut known = true;
-                for input in 0..node.input.len() {
-                    match self.get(node, input)?.get(axis)? {
-                        Dim::Size(size) => total += size,
-                        Dim::Symbol(_) => known = false,
-                    }
-                }
-                *shape.get_mut(axis)? = if known { Dim::Size(total) } else { self.fresh() };
-                Some(shape)
-            }
-            "Slice" => {
-                let mut shape = self.get(node, 0)?.clone();
-                let axes = match node.input.get(3).filter(|name| !name.is_empty()) {
-                    Some(_) => sizes(self.integer_input(node, 3)?)?,
-                    None => (0..self.get(node, 1)?.first().copied().and_then(size)?).collect(),
-                };
-                let rank = shape.len();
-                for axis in axes {
-                    let fresh = self.fresh();
-                    *shape.get_mut(place_in(axis, rank))? = fresh;
-                }
-                Some(shape)
-            }
-            "Flatten" => Some(vec![self.fresh(), self.fresh()]),
-            "Tile" => {
-                let rank = self.get(node, 0)?.len();
-                Some((0..rank).map(|_| self.fresh()).collect())
-            }
-            _ => None,
-        }
-    }
-
-    fn split(&mut self, node: &NodeProto) {
-        let Some(shape) = self.get(node, 0).cloned() else { return };
-        let axis = place_in(integer(node, "axis", 0), shape.len());
-        let parts = self.integer_input(node, 1).cloned();
-        for (number, output) in node.output.iter().enumerate() {
-            let mut part = shape.clone();
-            let known = match (&parts, shape.get(axis)) {
-                (Some(parts), _) => parts.get(number).copied(),
-                (None, Some(Dim::Size(size))) if size % node.output.len() as i64 == 0 => {
-                    Some(Dim::Size(size / node.output.len() as i64))
-                }
-                _ => None,
-            };
-            let dim = known.unwrap_or_else(|| self.fresh());
-            if let Some(place) = part.get_mut(axis) {
-                *place = dim;
-                self.shapes.insert(output.clone(), part);
-            }
-        }
-    }
-
-    fn broadcast(&mut self, node: &NodeProto) -> Option<Vec<Dim>> {
-        let shapes: Option<Vec<Vec<Dim>>> = (0..node.input.len()).map(|input| self.get(node, input).cloned()).collect();
-        self.broadcast_of(&shapes?)
-    }
-
-    /// ONNX's (and numpy's) multidirectional broadcasting.
-    fn broadcast_of(&mut self, shapes: &[Vec<Dim>]) -> Option<Vec<Dim>> {
-        let rank = shapes.iter().map(Vec::len).max()?;
-        let mut result = vec![Dim::Size(1); rank];
-        for shape in shapes {
-            for (place, &dim) in result[rank - shape.len()..].iter_mut().zip(shape) {
-                *place = match (*place, dim) {
-                    (a, b) if a == b => a,
-                    (a, Dim::Size(1)) => a,
-                    (Dim::Size(1), b) => b,
-                    (Dim::Size(a), _) => Dim::Size(a),
-                    (_, Dim::Size(b)) => Dim::Size(b),
-                    _ => self.fresh(),
-                };
-            }
-        }
-        Some(result)
-    }
-
-    fn product(&mut self, node: &NodeProto) -> Option<Vec<Dim>> {
-        let (mut a, mut b) = (self.get(node, 0)?.clone(), self.get(node, 1)?.clone());
-        let (flat_a, flat_b) = (a.len() == 1, b.len() == 1);
-        if flat_a {
-            a.insert(0, Dim::Size(1));
-        }
-        if flat_b {
-            b.push(Dim::Size(1));
-        }
-        let (rank_a, rank_b) = (a.len(), b.len());
-        if rank_a < 2 || rank_b < 2 {
-            return None;
-        }
-        let rows = a[rank_a - if integer(node, "transA", 0) != 0 { 1 } else { 2 }];
-        let columns = b[rank_b - if integer(node, "transB", 0) != 0 { 2 } else { 1 }];
-        let mut shape = self.broadcast_of(&[a[..rank_a - 2].to_vec(), b[..rank_b - 2].to_vec()])?;
-        if !flat_a {
-            shape.push(rows);
-        }
-        if !flat_b {
-            shape.push(columns);
-        }
-        Some(shape)
-    }
-
-    fn reshape(&mut self, node: &NodeProto) -> Option<Vec<Dim>> {
-        let source = self.get(node, 0)?.clone();
-        let Some(target) = self.integer_input(node, 1).cloned() else {
-            // The rank at least is the length of the target.
-            let rank = self.get(node, 1)?.first().copied().and_then(size)?;
-            return Some((0..rank).map(|_| self.fresh()).collect());
-        };
-        let mut shape = Vec::with_capacity(target.len());
-        let mut open = None;
-        for (at, dim) in target.iter().enumerate() {
-            match dim {
-                Dim::Size(-1) => {
-                    open = Some(at);
-                    shape.push(Dim::Size(1));
-                }
-                Dim::Size(0) if integer(node, "allowzero", 0) == 0 => shape.push(*source.get(at)?),
-                other => shape.push(*other),
-            }
-        }
-        if let Some(at) = open {
-            shape[at] = self.quotient(&source, &shape);
-        }
-        Some(shape)
-    }
-
-    /// The product of `whole` over that of `part`.
-    fn quotient(&mut self, whole: &[Dim], part: &[Dim]) -> Dim {
-        let factor = |dims: &[Dim]| dims.iter().copied().filter_map(size).product::<i64>();
-        let mut symbols: Vec<usize> = whole.iter().copied().filter_map(symbol).collect();
-        for one in part.iter().copied().filter_map(symbol) {
-            match symbols.iter().position(|other| *other == one) {
-                Some(at) => {
-                    symbols.swap_remove(at);
-                }
-                None => return self.fresh(),
-            }
-        }
-        let (above, below) = (factor(whole), factor(part));
-        if below == 0 || above % below != 0 {
-            return self.fresh();
-        }
-        match (symbols.as_slice(), above / below) {
-            ([], size) => Dim::Size(size),
-            ([one], 1) => Dim::Symbol(*one),
-            (_, size) => {
-                symbols.sort_unstable();
-                if let Some(&known) = self.products.get(&(symbols.clone(), size)) {
-                    return Dim::Symbol(known);
-                }
-                self.symbols += 1;
-                self.products.insert((symbols, size), self.symbols);
-                Dim::Symbol(self.symbols)
-            }
-        }
-    }
 }
 
-fn size(dim: Dim) -> Option<i64> {
+pub(super) fn size(dim: Dim) -> Option<i64> {
     match dim {
         Dim::Size(size) => Some(size),
         Dim::Symbol(_) => None,
     }
 }
 
-fn symbol(dim: Dim) -> Option<usize> {
-    match dim {
-        Dim::Symbol(symbol) => Some(symbol),
-        Dim::Size(_) => None,
-    }
-}
-
-fn sizes(dims: &[Dim]) -> Option<Vec<i64>> {
+pub(super) fn sizes(dims: &[Dim]) -> Option<Vec<i64>> {
     dims.iter().copied().map(size).collect()
 }
 

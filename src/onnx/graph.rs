@@ -210,6 +210,11 @@ impl GraphBuilder {
         Self { graph, opsets, prefix: "anced/", ..Self::new("", ElementType::F32) }
     }
 
+    /// What stands before the names of new values.
+    pub(super) fn prefix(&self) -> &'static str {
+        self.prefix
+    }
+
     pub(super) fn graph(&self) -> &GraphProto {
         &self.graph
     }

@@ -16,6 +16,7 @@ mod optimizer;
 mod proto;
 mod runtime;
 mod session;
+mod shapes;
 mod topk;
 mod training;
 mod weights;

@@ -1,6 +1,7 @@
 //! Operators on elements of two or more values, with broadcasting.
 
-use super::backward::{Backward, Node};
+use super::backward::Backward;
+use super::node::Node;
 use crate::onnx::{Error, Value};
 
 /// `y = a + b`.
@@ -37,10 +38,11 @@ pub(super) fn div(backward: &mut Backward<'_>, node: &Node, dy: &Value) -> Resul
 pub(super) fn pow(backward: &mut Backward<'_>, node: &Node, dy: &Value) -> Result<(), Error> {
     let (a, b, y) = (node.input(0)?, node.input(1)?, node.output(0)?);
     backward.give(node, 0, |backward| {
-        let one = backward.scalar(1.0, &b);
-        let less = backward.binary("Sub", &b, &one);
-        let power = backward.binary("Pow", &a, &less);
+        // The exponent may be an integer.
         let exponent = backward.builder().node("CastLike", &[&b, &a]);
+        let one = backward.scalar(1.0, &a);
+        let less = backward.binary("Sub", &exponent, &one);
+        let power = backward.binary("Pow", &a, &less);
         let slope = backward.binary("Mul", &power, &exponent);
         Ok(backward.binary("Mul", dy, &slope))
     })?;

@@ -2,94 +2,18 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::onnx::facts::{Dim, Facts, attribute, integer};
+use super::node::Node;
+use crate::onnx::facts::{Dim, Facts};
 use crate::onnx::graph::{Attribute, MICROSOFT, Part};
-use crate::onnx::proto::NodeProto;
 use crate::onnx::{ElementType, Error, GraphBuilder, Value};
-
-/// A node of the forward graph.
-#[derive(Debug)]
-pub(super) struct Node {
-    place: usize,
-    proto: NodeProto,
-}
-
-impl Node {
-    pub(super) fn new(place: usize, proto: &NodeProto) -> Self {
-        Self { place, proto: proto.clone() }
-    }
-
-    pub(super) fn operator(&self) -> &str {
-        &self.proto.op_type
-    }
-
-    /// The standard domain has two names.
-    pub(super) fn domain(&self) -> &str {
-        if self.proto.domain == "ai.onnx" { "" } else { &self.proto.domain }
-    }
-
-    pub(super) fn inputs(&self) -> impl Iterator<Item = &str> {
-        self.proto.input.iter().map(String::as_str).filter(|name| !name.is_empty())
-    }
-
-    /// Outputs by place; left out ones are empty.
-    pub(super) fn output_names(&self) -> impl Iterator<Item = &str> {
-        self.proto.output.iter().map(String::as_str)
-    }
-
-    pub(super) fn outputs(&self) -> impl Iterator<Item = &str> {
-        self.output_names().filter(|name| !name.is_empty())
-    }
-
-    pub(super) fn count(&self) -> usize {
-        self.proto.input.len()
-    }
-
-    /// An input that may be left out.
-    pub(super) fn optional(&self, input: usize) -> Option<Value> {
-        self.proto.input.get(input).filter(|name| !name.is_empty()).map(Value::new)
-    }
-
-    pub(super) fn input(&self, input: usize) -> Result<Value, Error> {
-        self.optional(input).ok_or_else(|| self.refuse(&format!("input {input} is missing")))
-    }
-
-    pub(super) fn output(&self, output: usize) -> Result<Value, Error> {
-        let name = self.proto.output.get(output).filter(|name| !name.is_empty());
-        name.map(Value::new).ok_or_else(|| self.refuse(&format!("output {output} is missing")))
-    }
-
-    pub(super) fn integer(&self, name: &str, absent: i64) -> i64 {
-        integer(&self.proto, name, absent)
-    }
-
-    pub(super) fn float(&self, name: &str, absent: f32) -> f32 {
-        attribute(&self.proto, name).map_or(absent, |attribute| attribute.f)
-    }
-
-    pub(super) fn integers(&self, name: &str) -> Option<&[i64]> {
-        attribute(&self.proto, name).map(|attribute| attribute.ints.as_slice())
-    }
-
-    pub(super) fn text(&self, name: &str) -> Option<&[u8]> {
-        attribute(&self.proto, name).map(|attribute| attribute.s.as_slice())
-    }
-
-    pub(super) fn refuse(&self, reason: &str) -> Error {
-        Error::Gradient {
-            operator: self.proto.op_type.clone(),
-            node: self.proto.name.clone(),
-            reason: reason.to_owned(),
-        }
-    }
-}
 
 /// What has reached which value so far.
 pub(super) struct Backward<'a> {
     builder: &'a mut GraphBuilder,
     facts: Facts,
     moving: HashSet<String>,
-    wanted: HashSet<String>,
+    /// Wanted values that no node computes: nothing flows on from them.
+    leaves: HashSet<String>,
     reached: HashMap<String, Vec<Value>>,
     /// Parts that reached sources whose rows were shared out, by their numbers.
     parts: HashMap<String, (Part, Vec<Option<Value>>)>,
@@ -100,8 +24,11 @@ pub(super) struct Backward<'a> {
 impl<'a> Backward<'a> {
     pub(super) fn new(builder: &'a mut GraphBuilder, moving: HashSet<String>, wanted: &[Value]) -> Self {
         let facts = Facts::of(builder.graph());
-        let wanted = wanted.iter().map(|value| value.name().to_owned()).collect();
-        Self { builder, facts, moving, wanted, reached: HashMap::new(), parts: HashMap::new(), rows: HashMap::new() }
+        let computed: HashSet<&str> =
+            builder.graph().node.iter().flat_map(|node| &node.output).map(String::as_str).collect();
+        let leaves = wanted.iter().map(Value::name).filter(|name| !computed.contains(name));
+        let leaves = leaves.map(str::to_owned).collect();
+        Self { builder, facts, moving, leaves, reached: HashMap::new(), parts: HashMap::new(), rows: HashMap::new() }
     }
 
     pub(super) fn builder(&mut self) -> &mut GraphBuilder {
@@ -239,14 +166,13 @@ impl<'a> Backward<'a> {
 
     /// The gradients of the wanted values.
     pub(super) fn finish(mut self, wanted: &[Value]) -> Result<Vec<Option<Value>>, Error> {
-        let gradient = |value: &Value| {
-            let rows = self.rows.remove(value.name()).map(|rows| self.scatter_rows(value, &rows));
-            match (self.total(value.name()), rows) {
-                (Some(dense), Some(rows)) => Some(self.binary("Add", &dense, &rows)),
-                (dense, rows) => dense.or(rows),
+        for value in wanted {
+            if let Some(rows) = self.rows.remove(value.name()) {
+                let gradient = self.scatter_rows(value, &rows);
+                self.add(value.name(), gradient);
             }
-        };
-        Ok(wanted.iter().map(gradient).collect())
+        }
+        Ok(wanted.iter().map(|value| self.total(value.name())).collect())
     }
 
     /// Notes what reached one of the parts that the rows of `source` were shared out to.
@@ -272,9 +198,9 @@ impl<'a> Backward<'a> {
         self.binary("Gather", &all, &part.inverse)
     }
 
-    /// Notes rows that reached a table which is itself wanted; false for any other value.
+    /// Notes rows that reached a table which is a wanted weight; false for any other value.
     pub(super) fn defer_rows(&mut self, table: &Value, ids: &Value, gradient: &Value) -> bool {
-        if !self.wanted.contains(table.name()) || self.facts.rank(table) != Some(2) {
+        if !self.leaves.contains(table.name()) || self.facts.rank(table) != Some(2) {
             return false;
         }
         self.rows.entry(table.name().to_owned()).or_default().push((ids.clone(), gradient.clone()));
@@ -290,7 +216,8 @@ impl<'a> Backward<'a> {
         let pair = self.builder.node_with("Concat", "", &[&flat, &width], &[("axis", Attribute::Int(0))]);
         let (mut ids, mut gradients) = (Vec::new(), Vec::new());
         for (id, gradient) in rows {
-            ids.push(self.builder.node("Reshape", &[id, &flat]));
+            let id = self.wide_integer(id);
+            ids.push(self.builder.node("Reshape", &[&id, &flat]));
             gradients.push(self.builder.node("Reshape", &[gradient, &pair]));
         }
         let (ids, gradients) = (self.join(&ids), self.join(&gradients));
@@ -333,12 +260,13 @@ impl<'a> Backward<'a> {
     /// Makes sure that a node has its optional output `output`, and names it.
     pub(super) fn extra_output(&mut self, node: &Node, output: usize) -> Value {
         let first = node.output_names().next().unwrap_or_default().to_owned();
+        let name = format!("{}{first}/{output}", self.builder.prefix());
         let Some(proto) = self.builder.graph_mut().node.get_mut(node.place) else { return Value::new(first) };
         while proto.output.len() <= output {
             proto.output.push(String::new());
         }
         if proto.output[output].is_empty() {
-            proto.output[output] = format!("{first}/{output}");
+            proto.output[output] = name;
         }
         Value::new(proto.output[output].clone())
     }
@@ -361,6 +289,14 @@ impl<'a> Backward<'a> {
     pub(super) fn scaled(&mut self, x: &Value, factor: f32, like: &Value) -> Value {
         let factor = self.scalar(factor, like);
         self.binary("Mul", x, &factor)
+    }
+
+    /// Indices and bounds as 64-bit integers, which those made here are.
+    pub(super) fn wide_integer(&mut self, x: &Value) -> Value {
+        match self.facts.element(x) {
+            ElementType::I64 => x.clone(),
+            _ => self.builder.cast(x, ElementType::I64),
+        }
     }
 
     /// `operator` over fixed axes.
@@ -424,8 +360,9 @@ fn broadcast_axes(from: &[Dim], to: &[Dim]) -> Option<Vec<i64>> {
         match (from, to) {
             (from, to) if from == to => {}
             (_, Dim::Size(1)) => axes.push((leading + at) as i64),
-            (Dim::Size(_), Dim::Size(_)) => {}
-            _ => return None,
+            // Only what has size 1 is repeated.
+            (_, Dim::Size(_)) => {}
+            (_, Dim::Symbol(_)) => return None,
         }
     }
     Some(axes)

@@ -2,7 +2,8 @@
 
 use std::f32::consts::{FRAC_1_SQRT_2, PI};
 
-use super::backward::{Backward, Node};
+use super::backward::Backward;
+use super::node::Node;
 use crate::onnx::{Error, Value};
 
 /// `y = -x`.
@@ -93,8 +94,80 @@ pub(super) fn relu(backward: &mut Backward<'_>, node: &Node, dy: &Value) -> Resu
     let y = node.output(0)?;
     backward.give(node, 0, |backward| {
         let zero = backward.scalar(0.0, &y);
-        let positive = backward.binary("Greater", &y, &zero);
+        let positive = backward.is_positive(&y);
         Ok(backward.builder().node("Where", &[&positive, dy, &zero]))
+    })
+}
+
+/// `y = sin x`: dx = dy cos x.
+pub(super) fn sin(backward: &mut Backward<'_>, node: &Node, dy: &Value) -> Result<(), Error> {
+    let x = node.input(0)?;
+    backward.give(node, 0, |backward| {
+        let slope = backward.unary("Cos", &x);
+        Ok(backward.binary("Mul", dy, &slope))
+    })
+}
+
+/// `y = cos x`: dx = -dy sin x.
+pub(super) fn cos(backward: &mut Backward<'_>, node: &Node, dy: &Value) -> Result<(), Error> {
+    let x = node.input(0)?;
+    backward.give(node, 0, |backward| {
+        let slope = backward.unary("Sin", &x);
+        let product = backward.binary("Mul", dy, &slope);
+        Ok(backward.unary("Neg", &product))
+    })
+}
+
+/// `y = x` where x > 0, else α x: dy or α dy.
+pub(super) fn leaky_relu(backward: &mut Backward<'_>, node: &Node, dy: &Value) -> Result<(), Error> {
+    let x = node.input(0)?;
+    let alpha = node.float("alpha", 0.01);
+    backward.give(node, 0, |backward| {
+        let positive = backward.is_positive(&x);
+        let leak = backward.scaled(dy, alpha, &x);
+        Ok(backward.builder().node("Where", &[&positive, dy, &leak]))
+    })
+}
+
+/// `y = x` where x > 0, else α (eˣ - 1): dy or dy (y + α).
+pub(super) fn elu(backward: &mut Backward<'_>, node: &Node, dy: &Value) -> Result<(), Error> {
+    let (x, y) = (node.input(0)?, node.output(0)?);
+    let alpha = node.float("alpha", 1.0);
+    backward.give(node, 0, |backward| {
+        let positive = backward.is_positive(&x);
+        let alpha = backward.scalar(alpha, &x);
+        let slope = backward.binary("Add", &y, &alpha);
+        let below = backward.binary("Mul", dy, &slope);
+        Ok(backward.builder().node("Where", &[&positive, dy, &below]))
+    })
+}
+
+/// `y = min(max(α x + β, 0), 1)`: α dy where 0 < y < 1.
+pub(super) fn hard_sigmoid(backward: &mut Backward<'_>, node: &Node, dy: &Value) -> Result<(), Error> {
+    let y = node.output(0)?;
+    let alpha = node.float("alpha", 0.2);
+    backward.give(node, 0, |backward| {
+        let (zero, one) = (backward.scalar(0.0, &y), backward.scalar(1.0, &y));
+        let (above, below) = (backward.binary("Greater", &y, &zero), backward.binary("Less", &y, &one));
+        let inside = backward.binary("And", &above, &below);
+        let slope = backward.scaled(dy, alpha, &y);
+        Ok(backward.builder().node("Where", &[&inside, &slope, &zero]))
+    })
+}
+
+/// `y = x min(max(x / 6 + 1/2, 0), 1)`: dx = dy (x / 3 + 1/2) for |x| < 3, dy above, 0 below.
+pub(super) fn hard_swish(backward: &mut Backward<'_>, node: &Node, dy: &Value) -> Result<(), Error> {
+    let x = node.input(0)?;
+    backward.give(node, 0, |backward| {
+        let (half, zero, three) = (backward.scalar(0.5, &x), backward.scalar(0.0, &x), backward.scalar(3.0, &x));
+        let third = backward.scaled(&x, 1.0 / 3.0, &x);
+        let slope = backward.binary("Add", &third, &half);
+        let product = backward.binary("Mul", dy, &slope);
+        let size = backward.unary("Abs", &x);
+        let inside = backward.binary("Less", &size, &three);
+        let positive = backward.is_positive(&x);
+        let outside = backward.builder().node("Where", &[&positive, dy, &zero]);
+        Ok(backward.builder().node("Where", &[&inside, &product, &outside]))
     })
 }
 
@@ -158,6 +231,11 @@ pub(super) fn dropout(backward: &mut Backward<'_>, node: &Node, dy: &Value) -> R
 }
 
 impl Backward<'_> {
+    fn is_positive(&mut self, x: &Value) -> Value {
+        let zero = self.scalar(0.0, x);
+        self.binary("Greater", x, &zero)
+    }
+
     /// `factor · e^(rate x²)`.
     fn bell(&mut self, x: &Value, rate: f32, factor: f32) -> Value {
         let square = self.binary("Mul", x, x);
@@ -173,7 +251,7 @@ impl Backward<'_> {
         self.binary("Sub", &one, &square)
     }
 
-    fn gelu_slope(&mut self, x: &Value) -> Value {
+    pub(super) fn gelu_slope(&mut self, x: &Value) -> Value {
         let scaled = self.scaled(x, FRAC_1_SQRT_2, x);
         let erf = self.unary("Erf", &scaled);
         let half = self.scaled(&erf, 0.5, x);
@@ -185,7 +263,7 @@ impl Backward<'_> {
     }
 
     /// With t = tanh(u), u = √(2/π) (x + 0.044715 x³): (1 + t) / 2 + x (1 - t²) √(2/π) (1 + 3 · 0.044715 x²) / 2.
-    fn gelu_tanh_slope(&mut self, x: &Value) -> Value {
+    pub(super) fn gelu_tanh_slope(&mut self, x: &Value) -> Value {
         let root = (2.0 / PI).sqrt();
         let square = self.binary("Mul", x, x);
         let one = self.scalar(1.0, x);

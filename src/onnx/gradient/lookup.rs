@@ -1,6 +1,7 @@
 //! Operators that pick elements by index.
 
-use super::backward::{Backward, Node};
+use super::backward::Backward;
+use super::node::Node;
 use crate::onnx::facts::place_in;
 use crate::onnx::graph::{Attribute, Scatter};
 use crate::onnx::{Error, Value};
@@ -54,4 +55,52 @@ pub(super) fn gather_elements(backward: &mut Backward<'_>, node: &Node, dy: &Val
         let element = backward.facts().element(&data);
         Ok(backward.scatter_add(&shape, &index, dy, axis, element))
     })
+}
+
+/// Slices by a list of positions: dy is added up where it was taken from.
+pub(super) fn gather_nd(backward: &mut Backward<'_>, node: &Node, dy: &Value) -> Result<(), Error> {
+    if node.integer("batch_dims", 0) != 0 {
+        return Err(node.refuse("batch axes are not supported"));
+    }
+    let (data, index) = (node.input(0)?, node.input(1)?);
+    backward.give_shaped(node, 0, |backward| {
+        let zeros = backward.zeros_like(&data);
+        let add = [("reduction", Attribute::Text("add"))];
+        Ok(backward.builder().node_with("ScatterND", "", &[&zeros, &index, dy], &add))
+    })
+}
+
+/// `y = data` with elements replaced or added to: dy to the data but where it was replaced; dy from there to the rest.
+pub(super) fn scatter_elements(backward: &mut Backward<'_>, node: &Node, dy: &Value) -> Result<(), Error> {
+    let axis = [("axis", Attribute::Int(node.integer("axis", 0)))];
+    scatter(backward, node, dy, "ScatterElements", "GatherElements", &axis)
+}
+
+/// As [`scatter_elements`], of slices by a list of positions.
+pub(super) fn scatter_nd(backward: &mut Backward<'_>, node: &Node, dy: &Value) -> Result<(), Error> {
+    scatter(backward, node, dy, "ScatterND", "GatherND", &[])
+}
+
+fn scatter(
+    backward: &mut Backward<'_>,
+    node: &Node,
+    dy: &Value,
+    put: &str,
+    take: &str,
+    attributes: &[(&str, Attribute)],
+) -> Result<(), Error> {
+    let replaces = match node.text("reduction") {
+        None | Some(b"none") => true,
+        Some(b"add") => false,
+        Some(_) => return Err(node.refuse("only its reductions `none` and `add` are supported")),
+    };
+    let (index, updates) = (node.input(1)?, node.input(2)?);
+    backward.give_shaped(node, 0, |backward| {
+        if !replaces {
+            return Ok(dy.clone());
+        }
+        let zeros = backward.zeros_like(&updates);
+        Ok(backward.builder().node_with(put, "", &[dy, &index, &zeros], attributes))
+    })?;
+    backward.give_shaped(node, 2, |backward| Ok(backward.builder().node_with(take, "", &[dy, &index], attributes)))
 }

@@ -1,6 +1,7 @@
 //! Matrix products.
 
-use super::backward::{Backward, Node};
+use super::backward::Backward;
+use super::node::Node;
 use crate::onnx::graph::Attribute;
 use crate::onnx::{Error, Value};
 

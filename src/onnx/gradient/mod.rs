@@ -8,53 +8,35 @@
 mod arithmetic;
 mod backward;
 mod functions;
+mod fused;
 mod lookup;
 mod matrix;
+mod node;
 mod normalization;
 mod reduction;
 mod shape;
 
 use std::collections::HashSet;
 
-use backward::{Backward, Node};
+use backward::Backward;
+use node::Node;
 
 use super::graph::MICROSOFT;
 use super::{Error, GraphBuilder, Value};
 
-/// What reaches the inputs of a node, given what reaches its outputs.
+/// Gives a node's inputs what reaches them, given what reaches its first output.
+type OfFirst = fn(&mut Backward<'_>, &Node, &Value) -> Result<(), Error>;
+/// As [`OfFirst`], given what reaches each output, if anything.
+type OfAll = fn(&mut Backward<'_>, &Node, &[Option<Value>]) -> Result<(), Error>;
+
+/// The rule of an operator.
 #[derive(Clone, Copy)]
 enum Rule {
     /// Only the first output is differentiable.
-    One(fn(&mut Backward<'_>, &Node, &Value) -> Result<(), Error>),
-    /// All outputs are.
-    All(fn(&mut Backward<'_>, &Node, &[Option<Value>]) -> Result<(), Error>),
+    One(OfFirst),
+    /// Several outputs are.
+    All(OfAll),
 }
-
-/// Results that do not change with their inputs by small amounts, or that are no floats.
-const CONSTANT: [&str; 22] = [
-    "ArgMax",
-    "ArgMin",
-    "And",
-    "ConstantOfShape",
-    "Equal",
-    "EyeLike",
-    "Greater",
-    "GreaterOrEqual",
-    "IsInf",
-    "IsNaN",
-    "Less",
-    "LessOrEqual",
-    "NonZero",
-    "Not",
-    "OneHot",
-    "Or",
-    "RandomNormalLike",
-    "RandomUniformLike",
-    "Shape",
-    "Sign",
-    "Size",
-    "Xor",
-];
 
 /// Appends the gradient of the scalar `loss` with respect to each of `wanted` (initializers, inputs or any other
 /// values); none for a value that the loss does not depend on. A gradient has the shape of its value.
@@ -78,7 +60,8 @@ pub fn gradients(
     };
     backward.add(loss.name(), seed);
     for node in nodes.iter().rev() {
-        if !node.outputs().any(|output| backward.moves(output)) {
+        let through = node.reads().into_iter().any(|input| backward.moves(input));
+        if !through || !node.outputs().any(|output| backward.moves(output)) {
             continue;
         }
         let reached: Vec<Option<Value>> = node.output_names().map(|output| backward.total(output)).collect();
@@ -103,7 +86,7 @@ pub fn gradients(
 fn moving(nodes: &[Node], wanted: &[Value]) -> HashSet<String> {
     let mut moving: HashSet<String> = wanted.iter().map(|value| value.name().to_owned()).collect();
     for node in nodes {
-        if !CONSTANT.contains(&node.operator()) && node.inputs().any(|input| moving.contains(input)) {
+        if !node.is_constant() && node.reads().into_iter().any(|input| moving.contains(input)) {
             moving.extend(node.outputs().map(str::to_owned));
         }
     }
@@ -111,7 +94,7 @@ fn moving(nodes: &[Node], wanted: &[Value]) -> HashSet<String> {
 }
 
 fn rule(node: &Node) -> Option<Rule> {
-    let one = match (node.domain(), node.operator()) {
+    let one: OfFirst = match (node.domain(), node.operator()) {
         ("", "Add") => arithmetic::add,
         ("", "Sub") => arithmetic::sub,
         ("", "Mul") => arithmetic::mul,
@@ -132,31 +115,54 @@ fn rule(node: &Node) -> Option<Rule> {
         ("", "Sigmoid") => functions::sigmoid,
         ("", "Softplus") => functions::softplus,
         ("", "Relu") => functions::relu,
+        ("", "Sin") => functions::sin,
+        ("", "Cos") => functions::cos,
+        ("", "LeakyRelu") => functions::leaky_relu,
+        ("", "Elu") => functions::elu,
+        ("", "HardSigmoid") => functions::hard_sigmoid,
+        ("", "HardSwish") => functions::hard_swish,
         ("", "Clip") => functions::clip,
         ("" | MICROSOFT, "Gelu") => functions::gelu,
+        (MICROSOFT, "BiasGelu") => fused::bias_gelu,
+        (MICROSOFT, "FastGelu") => fused::fast_gelu,
+        (MICROSOFT, "QuickGelu") => fused::quick_gelu,
         ("", "Identity") => functions::identity,
         ("", "Cast" | "CastLike") => functions::cast,
         ("", "Dropout") => functions::dropout,
         ("", "Softmax") => normalization::softmax,
         ("", "LogSoftmax") => normalization::log_softmax,
         ("", "LayerNormalization") => normalization::layer_norm,
+        ("", "RMSNormalization" | "SimplifiedLayerNormalization") => normalization::rms_norm,
         ("", "ReduceSum") => reduction::sum,
         ("", "ReduceMean") => reduction::mean,
         ("", "ReduceMax" | "ReduceMin") => reduction::extreme,
         ("", "ReduceSumSquare") => reduction::sum_square,
         ("", "ReduceL2") => reduction::l2,
+        ("", "ReduceL1") => reduction::l1,
+        ("", "ReduceLogSum") => reduction::log_sum,
+        ("", "CumSum") => reduction::running_sum,
         ("", "ReduceLogSumExp") => reduction::log_sum_exp,
         ("", "Reshape" | "Squeeze" | "Unsqueeze" | "Flatten") => shape::reshape,
         ("", "Transpose") => shape::transpose,
         ("", "Expand") => shape::expand,
         ("", "Concat") => shape::concat,
         ("", "Slice") => shape::slice,
+        ("", "Tile") => shape::tile,
+        ("", "Pad") => shape::pad,
+        ("", "Trilu") => shape::trilu,
         ("", "Gather") => lookup::gather,
         ("", "GatherElements") => lookup::gather_elements,
+        ("", "GatherND") => lookup::gather_nd,
+        ("", "ScatterElements") => lookup::scatter_elements,
+        ("", "ScatterND") => lookup::scatter_nd,
         ("", "MatMul") | (MICROSOFT, "FusedMatMul") => matrix::mat_mul,
         ("", "Gemm") => matrix::gemm,
         ("", "Split") => return Some(Rule::All(shape::split)),
+        (MICROSOFT, "SkipLayerNormalization") => return Some(Rule::All(normalization::skip_layer_norm)),
         _ => return None,
     };
     Some(Rule::One(one))
 }
+
+#[cfg(test)]
+mod tests;

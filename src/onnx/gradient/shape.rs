@@ -1,6 +1,7 @@
 //! Operators that move elements without changing them.
 
-use super::backward::{Backward, Node};
+use super::backward::Backward;
+use super::node::Node;
 use crate::onnx::facts::place_in;
 use crate::onnx::graph::Attribute;
 use crate::onnx::{ElementType, Error, Value};
@@ -91,6 +92,49 @@ pub(super) fn slice(backward: &mut Backward<'_>, node: &Node, dy: &Value) -> Res
     })
 }
 
+/// x repeated along its axes: dy summed over the repetitions.
+pub(super) fn tile(backward: &mut Backward<'_>, node: &Node, dy: &Value) -> Result<(), Error> {
+    let (x, repeats) = (node.input(0)?, node.input(1)?);
+    let rank = backward.rank(node, &x)? as i64;
+    backward.give_shaped(node, 0, |backward| {
+        let shape = backward.unary("Shape", &x);
+        // Each axis becomes two: repetitions and elements.
+        let (second, flat) = (backward.builder().ints(&[1]), backward.builder().ints(&[-1]));
+        let (repeats, sizes) =
+            (backward.binary("Unsqueeze", &repeats, &second), backward.binary("Unsqueeze", &shape, &second));
+        let pairs = backward.builder().node_with("Concat", "", &[&repeats, &sizes], &[("axis", Attribute::Int(1))]);
+        let pairs = backward.binary("Reshape", &pairs, &flat);
+        let dy = backward.binary("Reshape", dy, &pairs);
+        let axes: Vec<i64> = (0..rank).map(|axis| 2 * axis).collect();
+        Ok(if axes.is_empty() { dy } else { backward.reduce("ReduceSum", &dy, &axes, false) })
+    })
+}
+
+/// Constants around x, or a negative number of them: dy cut by as many, or zeros around it.
+pub(super) fn pad(backward: &mut Backward<'_>, node: &Node, dy: &Value) -> Result<(), Error> {
+    if !matches!(node.text("mode"), None | Some(b"constant")) {
+        return Err(node.refuse("only its mode `constant` is supported"));
+    }
+    if backward.wants(node, 2) {
+        return Err(node.refuse("the gradient of the constant is not known"));
+    }
+    let (pads, axes) = (node.input(1)?, node.optional(3));
+    backward.give_shaped(node, 0, |backward| {
+        let back = backward.unary("Neg", &pads);
+        let inputs = [Some(dy), Some(&back), None, axes.as_ref()];
+        Ok(backward.builder().node_optional("Pad", "", &inputs[..if axes.is_some() { 4 } else { 2 }], &[]))
+    })
+}
+
+/// One triangle of x, zeros in the other: that triangle of dy.
+pub(super) fn trilu(backward: &mut Backward<'_>, node: &Node, dy: &Value) -> Result<(), Error> {
+    let (diagonal, upper) = (node.optional(1), node.integer("upper", 1));
+    backward.give_shaped(node, 0, |backward| {
+        let inputs: Vec<&Value> = std::iter::once(dy).chain(&diagonal).collect();
+        Ok(backward.builder().node_with("Trilu", "", &inputs, &[("upper", Attribute::Int(upper))]))
+    })
+}
+
 impl Backward<'_> {
     /// The positions along one axis that entry `number` of a slice takes.
     fn positions(&mut self, node: &Node, number: i64, length: &Value) -> Result<Value, Error> {
@@ -100,12 +144,15 @@ impl Backward<'_> {
         let length = self.builder().node("Reshape", &[length, &empty]);
         let all = self.builder().node("Range", &[&zero, &length, &one]);
         let at = self.builder().ints(&[number]);
-        let start = self.binary("Gather", &node.input(1)?, &at);
-        let end = self.binary("Gather", &node.input(2)?, &at);
+        let bound = |backward: &mut Self, bounds: &Value| {
+            let bounds = backward.wide_integer(bounds);
+            backward.binary("Gather", &bounds, &at)
+        };
+        let (start, end) = (bound(self, &node.input(1)?), bound(self, &node.input(2)?));
         let first = self.builder().ints(&[0]);
         Ok(match node.optional(4) {
             Some(steps) => {
-                let step = self.binary("Gather", &steps, &at);
+                let step = bound(self, &steps);
                 self.builder().node("Slice", &[&all, &start, &end, &first, &step])
             }
             None => self.builder().node("Slice", &[&all, &start, &end, &first]),
