@@ -21,7 +21,7 @@ pub(super) const MICROSOFT: &str = "com.microsoft";
 const PRODUCER: &str = "anced";
 
 /// The element types in use; the numbers are those of `TensorProto.DataType`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ElementType {
     /// 32-bit float.
     F32 = 1,
