@@ -3,14 +3,20 @@
 //! The groups below are at once flags of the command line, keys of `anced.toml` and, in capitals with the prefix
 //! `ANCED_`, environment variables: `--token-budget`, `token_budget`, `ANCED_TOKEN_BUDGET`.
 
+mod choices;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use figment::Figment;
 use figment::providers::{Env, Format, Serialized, Toml};
 use serde::{Deserialize, Serialize};
+
+pub use choices::{
+    Device, LogFormat, LossChoice, Negatives, OptimizerChoice, Pooling, Precision, Quantization, RecipeChoice,
+    Similarity, VectorType,
+};
 
 /// Names of environment variables that start with `ANCED_` and are read elsewhere.
 const OTHER_VARIABLES: [&str; 4] = ["config", "reference", "test_device", "test_precision"];
@@ -35,122 +41,6 @@ pub enum Error {
         /// What is allowed.
         rule: &'static str,
     },
-}
-
-/// Where the encoder runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Device {
-    /// CUDA where it can be had, else the CPU with a warning.
-    #[default]
-    Auto,
-    /// The CPU.
-    Cpu,
-    /// A CUDA device by number; nothing else will do.
-    Cuda(u32),
-}
-
-impl FromStr for Device {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text.split_once(':') {
-            None if text == "auto" => Ok(Self::Auto),
-            None if text == "cpu" => Ok(Self::Cpu),
-            None if text == "cuda" => Ok(Self::Cuda(0)),
-            Some(("cuda", number)) => {
-                number.parse().map(Self::Cuda).map_err(|_| format!("`{number}` is not a device number"))
-            }
-            _ => Err(format!("`{text}` is not a device: auto, cpu, cuda or cuda:N")),
-        }
-    }
-}
-
-impl std::fmt::Display for Device {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Auto => formatter.write_str("auto"),
-            Self::Cpu => formatter.write_str("cpu"),
-            Self::Cuda(number) => write!(formatter, "cuda:{number}"),
-        }
-    }
-}
-
-impl Serialize for Device {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Device {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-    }
-}
-
-/// How a log line looks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object a line, for collectors.
-    Json,
-}
-
-/// The arithmetic of the encoder.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum Precision {
-    /// fp16 on CUDA, fp32 on the CPU.
-    Auto,
-    /// 32-bit floats.
-    Fp32,
-    /// 16-bit floats; CUDA only.
-    Fp16,
-}
-
-/// How token vectors become one vector.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum Pooling {
-    /// The first token's vector.
-    Cls,
-    /// The mean over all tokens but padding.
-    Mean,
-}
-
-/// How two vectors are compared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum Similarity {
-    /// The inner product.
-    Dot,
-    /// The inner product of the vectors brought to length 1.
-    Cosine,
-}
-
-/// How the HNSW graph stores vectors; scores are computed from the full vectors whatever is chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum Quantization {
-    /// 32-bit floats.
-    F32,
-    /// 16-bit floats.
-    F16,
-    /// 16-bit floats with 8 bits of exponent.
-    Bf16,
-    /// 8-bit integers; for vectors of length 1 only.
-    I8,
-}
-
-/// How `vectors.safetensors` stores vectors.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum VectorType {
-    /// 32-bit floats.
-    F32,
-    /// 16-bit floats.
-    F16,
 }
 
 macro_rules! settings {
@@ -208,7 +98,13 @@ flags!(
     Similarity,
     Quantization,
     VectorType,
-    LogFormat
+    LogFormat,
+    RecipeChoice,
+    OptimizerChoice,
+    LossChoice,
+    Negatives,
+    f32,
+    f64
 );
 
 settings! {
@@ -265,6 +161,58 @@ settings! {
         /// Writes and deletions after which the index is written to its files; a killed server encodes at most about
         /// so many again.
         save_after: u64 = 20_000,
+    }
+
+    /// Settings of training; what is left away is the recipe's.
+    TrainArgs {
+        /// The recipe: `default` for normalised encoders, `paper` for ANCE as published.
+        recipe: RecipeChoice = RecipeChoice::Default,
+        /// Rounds: before each, negatives are mined with what was trained so far.
+        rounds: Option<u64> = None,
+        /// Optimiser steps a round.
+        steps: Option<u64> = None,
+        /// Triples a batch.
+        batch: Option<usize> = None,
+        /// Batches a step, whose gradients are averaged.
+        accumulation: Option<usize> = None,
+        /// The highest learning rate: reached after the warm-up, 0 after the last step.
+        lr: Option<f32> = None,
+        /// Steps of the warm-up; a tenth of all steps by default.
+        warmup: Option<u64> = None,
+        /// The optimiser.
+        optimizer: Option<OptimizerChoice> = None,
+        /// The decay of weights.
+        weight_decay: Option<f32> = None,
+        /// The largest norm of the gradient; a longer one is scaled down to it.
+        clip: Option<f32> = None,
+        /// What is minimised.
+        loss: Option<LossChoice> = None,
+        /// What scores are multiplied by in the loss.
+        scale: Option<f32> = None,
+        /// Where negatives come from.
+        negatives: Option<Negatives> = None,
+        /// How many of the best documents of a query are candidates for negatives.
+        depth: Option<usize> = None,
+        /// Candidates that score higher than a query's best positive by more than this are left out.
+        margin: Option<f32> = None,
+        /// Candidates kept of each query, drawn by chance; 0 keeps all.
+        negatives_per_query: Option<usize> = None,
+        /// One part in so many of the train queries takes part in a round, in turn.
+        slices: Option<usize> = None,
+        /// Mine before the first round only.
+        mine_once: bool = false,
+        /// Tokens after which queries are cut.
+        query_tokens: Option<usize> = None,
+        /// Tokens after which passages are cut.
+        passage_tokens: Option<usize> = None,
+        /// Drop what the checkpoint's configuration says.
+        dropout: bool = false,
+        /// Of every choice by chance.
+        seed: u64 = 1,
+        /// What chooses the best round and decides whether its generation is published, on the dev queries.
+        measure: String = "nDCG@10".into(),
+        /// How much lower than the live generation's the measure may be.
+        tolerance: f64 = 0.0,
     }
 
     /// Settings of the server.

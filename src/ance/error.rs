@@ -12,12 +12,24 @@ pub enum Error {
     /// The checkpoint.
     #[error(transparent)]
     Encoder(#[from] crate::encoder::Error),
+    /// The store.
+    #[error(transparent)]
+    Corpus(#[from] crate::corpus::Error),
+    /// A generation.
+    #[error(transparent)]
+    Generation(#[from] crate::generation::Error),
+    /// A measure or BM25.
+    #[error(transparent)]
+    Evaluation(#[from] crate::evaluation::Error),
     /// A setting that cannot be.
     #[error("training recipe: {0}")]
     Recipe(String),
     /// Nothing to train on.
     #[error("training data: {0}")]
     Data(String),
+    /// Whoever started the run asked it to stop.
+    #[error("training was stopped; its state is kept")]
+    Stopped,
     /// A training state that cannot be gone on with.
     #[error("{file}: {reason}; start training anew, or remove it")]
     State {

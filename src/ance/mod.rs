@@ -4,16 +4,26 @@
 //! chance is drawn from the recipe's seed and the number of the batch, so that a run that was cut off goes on exactly
 //! as if it had not been.
 
+mod data;
 mod error;
+mod inference;
+mod negatives;
+mod plan;
 mod recipe;
+mod rounds;
 mod state;
 #[cfg(test)]
 mod tests;
 mod trainer;
 mod triples;
+mod visits;
 
+pub use data::{Lengths, TrainingData};
 pub use error::Error;
+pub use negatives::Mining;
+pub use plan::Plan;
 pub use recipe::{Recipe, Schedule};
+pub use rounds::{Event, Listener, Means, Outcome, Run};
 pub use state::STATE_FILE;
 pub use trainer::{Report, Trainer};
 pub use triples::{Source, Triple, Triples};

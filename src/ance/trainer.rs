@@ -21,7 +21,7 @@ pub struct Trainer {
 }
 
 /// What a step did.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
 pub struct Report {
     /// Its number, from 1.
     pub step: u64,

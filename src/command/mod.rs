@@ -10,6 +10,7 @@ mod model;
 mod progress;
 mod search;
 mod serve;
+mod train;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -35,6 +36,8 @@ enum Verb {
     Import(import::Import),
     /// Build a generation from the store and make it live.
     Index(index::IndexVerb),
+    /// Train the encoder with ANCE rounds and build a generation of the result.
+    Train(train::Train),
     /// Search from the command line.
     Search(search::Search),
     /// Measure a generation on the judgments of a split.
@@ -86,6 +89,7 @@ pub fn run() -> ExitCode {
         Verb::Serve(verb) => verb.run(),
         Verb::Import(verb) => verb.run(),
         Verb::Index(verb) => verb.run(),
+        Verb::Train(verb) => verb.run(),
         Verb::Search(verb) => verb.run(),
         Verb::Evaluate(verb) => verb.run(),
         Verb::Model(verb) => verb.run(),

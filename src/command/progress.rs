@@ -13,6 +13,8 @@ const LINE_EVERY: Duration = Duration::from_secs(5);
 pub(super) enum Unit {
     Bytes,
     Documents,
+    Texts,
+    Steps,
 }
 
 /// The progress of one piece of work.
@@ -31,7 +33,7 @@ impl Progress {
         let bar = std::io::stderr().is_terminal().then(|| {
             let template = match unit {
                 Unit::Bytes => "{prefix} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec}, {eta} left {msg}",
-                Unit::Documents => "{prefix} [{bar:30}] {pos}/{len} {per_sec}, {eta} left {msg}",
+                _ => "{prefix} [{bar:30}] {pos}/{len} {per_sec}, {eta} left {msg}",
             };
             let bar = ProgressBar::new(0).with_prefix(what);
             bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
@@ -65,6 +67,8 @@ impl Progress {
         let unit = match self.unit {
             Unit::Bytes => "bytes",
             Unit::Documents => "documents",
+            Unit::Texts => "texts",
+            Unit::Steps => "steps",
         };
         eprintln!("{}: {done}{of} {unit}, {rate:.0} a second{left} {message}", self.what);
     }

@@ -13,4 +13,4 @@ pub use checkpoint::{Checkpoint, Overrides};
 pub use error::Error;
 pub use queue::{EncodeTimes, Encoded};
 pub use ready::{Encoder, EncoderOptions};
-pub use text::Side;
+pub use text::{Side, TextEncoder};

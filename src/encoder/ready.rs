@@ -72,7 +72,7 @@ impl Encoder {
         metrics: &Arc<Metrics>,
     ) -> Result<Self, Error> {
         let checkpoint = Checkpoint::open(folder, &options.overrides)?;
-        let text = TextEncoder::open(&checkpoint)?;
+        let text = TextEncoder::open(&checkpoint, checkpoint.max_seq_length)?;
         let placement = runtime.place(options.device)?;
         let model = Model::open(runtime, placement, options.precision, &checkpoint)?;
         let dimension = model.dimension();
@@ -124,6 +124,15 @@ impl Encoder {
         let started = Instant::now();
         let ids = self.text.tokenize(texts, side)?;
         self.queue.submit(ids, side, started.elapsed())
+    }
+
+    /// As [`encode_blocking`](Self::encode_blocking), for texts that were tokenised before.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub fn encode_tokens(&self, ids: Vec<Vec<u32>>, side: Side) -> Result<Encoded, Error> {
+        let receiver = self.queue.submit(ids, side, std::time::Duration::ZERO)?;
+        receiver.blocking_recv().map_err(|_| Error::Closed)?
     }
 
     /// The token ids of some texts, special tokens included, as the model reads them.

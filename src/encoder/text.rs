@@ -22,7 +22,7 @@ const PARALLEL_FROM: usize = 16;
 
 /// Prepares and tokenises texts as the checkpoint wants them.
 #[derive(Debug)]
-pub(super) struct TextEncoder {
+pub struct TextEncoder {
     tokenizer: Tokenizer,
     lower_case: bool,
     query_prompt: String,
@@ -32,12 +32,17 @@ pub(super) struct TextEncoder {
 }
 
 impl TextEncoder {
-    pub(super) fn open(checkpoint: &Checkpoint) -> Result<Self, Error> {
+    /// Texts are cut after `length` tokens, special ones included, and never after more than the checkpoint takes.
+    ///
+    /// # Errors
+    /// A tokenizer.json that is missing or cannot be read.
+    pub fn open(checkpoint: &Checkpoint, length: usize) -> Result<Self, Error> {
+        let length = length.min(checkpoint.max_seq_length);
         let file = checkpoint.folder.join("tokenizer.json");
         let mut tokenizer = load(&file)?;
         let truncation = TruncationParams {
             direction: TruncationDirection::Right,
-            max_length: checkpoint.max_seq_length,
+            max_length: length,
             strategy: TruncationStrategy::LongestFirst,
             stride: 0,
         };
@@ -48,12 +53,15 @@ impl TextEncoder {
             lower_case: checkpoint.lower_case,
             query_prompt: checkpoint.query_prompt.clone(),
             passage_prompt: checkpoint.passage_prompt.clone(),
-            max_chars: (checkpoint.max_seq_length * 40).max(10_000),
+            max_chars: (length * 40).max(10_000),
         })
     }
 
     /// The token ids of each text, special tokens included, cut at the checkpoint's limit.
-    pub(super) fn tokenize(&self, texts: &[String], side: Side) -> Result<Vec<Vec<u32>>, Error> {
+    ///
+    /// # Errors
+    /// A tokenizer that fails.
+    pub fn tokenize(&self, texts: &[String], side: Side) -> Result<Vec<Vec<u32>>, Error> {
         if texts.len() < PARALLEL_FROM {
             texts.iter().map(|text| self.tokenize_one(text, side)).collect()
         } else {

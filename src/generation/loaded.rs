@@ -49,6 +49,12 @@ impl Machine {
         })
     }
 
+    /// The same machine with other settings over its checkpoints.
+    #[must_use]
+    pub fn with_overrides(self, overrides: Overrides) -> Self {
+        Self { encoder: EncoderOptions { overrides, ..self.encoder }, ..self }
+    }
+
     /// Opens a checkpoint.
     ///
     /// # Errors
@@ -125,12 +131,7 @@ impl Generation {
         fits_store(&manifest, &folder, data.store(), number)?;
         manifest.verify(&folder)?;
         let record = &manifest.encoder;
-        let overrides = Overrides {
-            pooling: record.pooling,
-            similarity: record.similarity,
-            max_seq_length: record.max_seq_length,
-            separator: record.separator.clone(),
-        };
+        let overrides = manifest.encoder.overrides();
         if machine.encoder.overrides != Overrides::default() && machine.encoder.overrides != overrides {
             tracing::warn!(
                 generation = number,

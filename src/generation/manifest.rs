@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::Error;
 use super::folder::io_error;
+use crate::encoder::Overrides;
 use crate::settings::{Pooling, Similarity};
 
 /// The manifest's file name.
@@ -40,6 +41,18 @@ pub struct EncoderRecord {
     /// Instead of the checkpoint's join of title and text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub separator: Option<String>,
+}
+
+impl EncoderRecord {
+    /// What is set over the checkpoint.
+    pub fn overrides(&self) -> Overrides {
+        Overrides {
+            pooling: self.pooling,
+            similarity: self.similarity,
+            max_seq_length: self.max_seq_length,
+            separator: self.separator.clone(),
+        }
+    }
 }
 
 /// The contents of `manifest.json`.

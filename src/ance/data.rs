@@ -1,0 +1,95 @@
+//! What a run learns from and is measured by, by token ids: a snapshot of the store.
+
+use std::collections::HashMap;
+
+use super::Error;
+use crate::corpus::{Judgment, Split, Store};
+use crate::encoder::{Checkpoint, Side, TextEncoder};
+
+/// Documents read and tokenised at once.
+const PAGE: usize = 4096;
+
+/// After how many tokens texts are cut, special ones included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Lengths {
+    /// Of queries.
+    pub query: usize,
+    /// Of passages.
+    pub passage: usize,
+}
+
+/// A query by token ids.
+#[derive(Debug, Clone)]
+pub(super) struct TrainQuery {
+    /// As the user wrote it, for BM25.
+    pub(super) text: String,
+    pub(super) ids: Vec<u32>,
+    /// Documents with a grade of at least 1, in the order of their numbers.
+    pub(super) positives: Vec<usize>,
+}
+
+/// Documents, train queries and dev queries of a store.
+#[derive(Debug)]
+pub struct TrainingData {
+    /// The documents' own ids by number.
+    pub(super) names: Vec<String>,
+    /// The passage of each document.
+    pub(super) passages: Vec<Vec<u32>>,
+    /// Queries with at least one positive that is there, in the order of their ids.
+    pub(super) train: Vec<TrainQuery>,
+    /// The names and token ids of dev queries.
+    pub(super) dev: Vec<(String, Vec<u32>)>,
+    pub(super) judgments: Vec<Judgment>,
+}
+
+impl TrainingData {
+    /// Reads and tokenises what the store holds now.
+    ///
+    /// # Errors
+    /// A store that cannot be read, a tokenizer that fails, no train query whose positive is there.
+    pub fn read(store: &Store, checkpoint: &Checkpoint, lengths: Lengths) -> Result<Self, Error> {
+        let passages_of = TextEncoder::open(checkpoint, lengths.passage)?;
+        let queries_of = TextEncoder::open(checkpoint, lengths.query)?;
+        let (mut names, mut passages) = (Vec::new(), Vec::new());
+        let mut after = 0;
+        loop {
+            let page = store.current(after, PAGE)?;
+            let Some(last) = page.last() else { break };
+            after = last.sequence;
+            let texts: Vec<String> =
+                page.iter().map(|stored| checkpoint.passage(&stored.document.title, &stored.document.text)).collect();
+            passages.extend(passages_of.tokenize(&texts, Side::Passage)?);
+            names.extend(page.into_iter().map(|stored| stored.document.id));
+        }
+        let numbers: HashMap<&str, usize> =
+            names.iter().enumerate().map(|(number, name)| (name.as_str(), number)).collect();
+        let mut train = Vec::new();
+        for (query, judgments) in store.judged_queries(Split::Train)? {
+            let relevant = judgments.iter().filter(|judgment| judgment.grade >= 1);
+            let mut positives: Vec<usize> =
+                relevant.filter_map(|judgment| numbers.get(judgment.document.as_str()).copied()).collect();
+            positives.sort_unstable();
+            if !positives.is_empty() {
+                train.push((query.text, positives));
+            }
+        }
+        if train.is_empty() {
+            let reason = "no train query has a positive among the documents; import train judgments or send feedback";
+            return Err(Error::Data(reason.into()));
+        }
+        let texts: Vec<String> = train.iter().map(|(text, _)| text.clone()).collect();
+        let ids = queries_of.tokenize(&texts, Side::Query)?;
+        let train = train.into_iter().zip(ids).map(|((text, positives), ids)| TrainQuery { text, ids, positives });
+        let train = train.collect();
+        let (queries, judgments): (Vec<_>, Vec<_>) = store.judged_queries(Split::Dev)?.into_iter().unzip();
+        let texts: Vec<String> = queries.iter().map(|query| query.text.clone()).collect();
+        let ids = queries_of.tokenize(&texts, Side::Query)?;
+        let dev = queries.into_iter().map(|query| query.id).zip(ids).collect();
+        Ok(Self { names, passages, train, dev, judgments: judgments.concat() })
+    }
+
+    /// How many documents, train queries and dev queries there are.
+    pub fn counts(&self) -> (usize, usize, usize) {
+        (self.names.len(), self.train.len(), self.dev.len())
+    }
+}

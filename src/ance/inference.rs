@@ -1,0 +1,118 @@
+//! The Inferencer: vectors of a checkpoint for documents and queries, and exact search among them.
+
+use std::collections::HashSet;
+
+use super::Error;
+use super::data::TrainingData;
+use crate::encoder::{Encoder, Side};
+use crate::evaluation::{Measure, Ranking, Report, evaluate};
+use crate::onnx::{BLOCK_ROWS, Runtime, TopK};
+use crate::settings::Similarity;
+
+/// Texts that are handed to the encoder at once.
+const PAGE: usize = 2048;
+/// Queries that are compared with a block at once.
+const QUERIES: usize = 256;
+
+/// Vectors of everything that a round looks at, row-major.
+#[derive(Debug)]
+pub(super) struct Vectors {
+    dimension: usize,
+    documents: Vec<f32>,
+    train: Vec<f32>,
+    dev: Vec<f32>,
+}
+
+/// A document's number and its score.
+pub(super) type Hit = (u32, f32);
+
+impl Vectors {
+    /// Encodes documents and queries; `progress(done, total)` counts texts.
+    pub(super) fn encode(
+        encoder: &Encoder,
+        data: &TrainingData,
+        progress: &mut dyn FnMut(usize, usize) -> Result<(), Error>,
+    ) -> Result<Self, Error> {
+        let total = data.passages.len() + data.train.len() + data.dev.len();
+        let mut done = 0;
+        let mut all = |texts: Vec<&Vec<u32>>, side| -> Result<Vec<f32>, Error> {
+            // Long texts together, so that little is padded.
+            let mut order: Vec<usize> = (0..texts.len()).collect();
+            order.sort_by_key(|&at| texts[at].len());
+            let dimension = encoder.dimension();
+            let mut flat = vec![0.0; texts.len() * dimension];
+            for page in order.chunks(PAGE) {
+                let ids = page.iter().map(|&at| texts[at].clone()).collect();
+                for (&at, vector) in page.iter().zip(encoder.encode_tokens(ids, side)?.vectors) {
+                    flat[at * dimension..][..dimension].copy_from_slice(&vector);
+                }
+                done += page.len();
+                progress(done, total)?;
+            }
+            if encoder.checkpoint().similarity == Similarity::Cosine {
+                flat.chunks_exact_mut(dimension).for_each(normalize);
+            }
+            Ok(flat)
+        };
+        Ok(Self {
+            documents: all(data.passages.iter().collect(), Side::Passage)?,
+            train: all(data.train.iter().map(|query| &query.ids).collect(), Side::Passage)?,
+            dev: all(data.dev.iter().map(|(_, ids)| ids).collect(), Side::Passage)?,
+            dimension: encoder.dimension(),
+        })
+    }
+
+    /// The `k` best documents of each train query, best first.
+    pub(super) fn nearest_to_train(&self, runtime: &Runtime, k: usize) -> Result<Vec<Vec<Hit>>, Error> {
+        self.nearest(runtime, &self.train, k)
+    }
+
+    /// The standard measures on the dev queries, by exact search.
+    pub(super) fn measure_dev(&self, runtime: &Runtime, data: &TrainingData) -> Result<Report, Error> {
+        let deepest = 1000;
+        let rankings: Vec<Ranking> = self
+            .nearest(runtime, &self.dev, deepest)?
+            .into_iter()
+            .zip(&data.dev)
+            .map(|(hits, (name, _))| Ranking {
+                query: name.clone(),
+                documents: hits
+                    .into_iter()
+                    .map(|(number, score)| (data.names[number as usize].clone(), score))
+                    .collect(),
+            })
+            .collect();
+        Ok(evaluate(&rankings, &data.judgments, &Measure::STANDARD))
+    }
+
+    /// Exact inner products, block by block: no score matrix is larger than one block's.
+    fn nearest(&self, runtime: &Runtime, queries: &[f32], k: usize) -> Result<Vec<Vec<Hit>>, Error> {
+        let mut top_k = TopK::new(runtime, self.dimension)?;
+        let mut results = Vec::with_capacity(queries.len() / self.dimension.max(1));
+        for queries in queries.chunks(QUERIES * self.dimension) {
+            let mut best: Vec<Vec<Hit>> = vec![Vec::new(); queries.len() / self.dimension];
+            for (number, block) in self.documents.chunks(BLOCK_ROWS * self.dimension).enumerate() {
+                let first = (number * BLOCK_ROWS) as u32;
+                top_k.run(queries, block, k, |query, row, score| best[query].push((first + row as u32, score)))?;
+                for hits in &mut best {
+                    hits.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+                    hits.truncate(k);
+                }
+            }
+            results.append(&mut best);
+        }
+        Ok(results)
+    }
+}
+
+fn normalize(vector: &mut [f32]) {
+    let length = vector.iter().map(|x| x * x).sum::<f32>().sqrt().max(1e-12);
+    vector.iter_mut().for_each(|x| *x /= length);
+}
+
+/// The share of `pairs` of query and document that are among the hits of their query.
+pub(super) fn share_found(hits: &[Vec<Hit>], pairs: &[(usize, u32)]) -> f64 {
+    let sets: Vec<HashSet<u32>> = hits.iter().map(|hits| hits.iter().map(|hit| hit.0).collect()).collect();
+    let found = pairs.iter().filter(|(query, document)| sets.get(*query).is_some_and(|set| set.contains(document)));
+    found.count() as f64 / pairs.len().max(1) as f64
+}

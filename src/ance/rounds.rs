@@ -1,0 +1,345 @@
+//! ANCE rounds: mine negatives with the current checkpoint, train on them, measure.
+//!
+//! The Trainer and the Inferencer take turns. The Trainer's weights, moments and schedule go through all rounds; the
+//! Inferencer reads the checkpoint that the Trainer writes at the end of each.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use serde::Serialize;
+
+use super::data::TrainingData;
+use super::inference::{Hit, Vectors, share_found};
+use super::negatives::{Candidates, bm25_hits};
+use super::visits::Visits;
+use super::{Error, Plan, Report, STATE_FILE, Trainer};
+use crate::corpus::Store;
+use crate::encoder::Overrides;
+use crate::evaluation::Measure;
+use crate::generation::Machine;
+use crate::onnx::Placement;
+use crate::settings::Negatives;
+
+/// Means of measures over the dev queries.
+pub type Means = BTreeMap<Measure, f64>;
+
+/// Hits among which training negatives are looked for at the end (Xiong et al. 2020, figure 1).
+const HARDEST: usize = 100;
+/// What a run is made of, in its folder.
+const PLAN_FILE: &str = "plan.json";
+
+/// What happens in a run, as it happens.
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// What there is to learn from.
+    Data {
+        /// Documents.
+        documents: usize,
+        /// Train queries with a positive.
+        train: usize,
+        /// Dev queries.
+        dev: usize,
+    },
+    /// A part of a round begins, or comes on.
+    Phase {
+        /// From 1; 0 before the first.
+        round: u64,
+        /// encode, mine, train, measure.
+        phase: &'static str,
+        /// Texts or steps done.
+        done: u64,
+        /// Of so many.
+        total: u64,
+    },
+    /// A step.
+    Step {
+        /// From 1.
+        round: u64,
+        /// What it did.
+        #[serde(flatten)]
+        report: Report,
+    },
+    /// The dev measures of a checkpoint.
+    Measures {
+        /// The round that made it; 0 for the one that training started from.
+        round: u64,
+        /// By name.
+        measures: Means,
+    },
+    /// Seconds that a part of a round took.
+    Took {
+        /// From 1.
+        round: u64,
+        /// encode, mine, train.
+        phase: &'static str,
+        /// Wall-clock time.
+        seconds: f64,
+    },
+}
+
+/// What came of a run.
+#[derive(Debug, Clone, Serialize)]
+pub struct Outcome {
+    /// The best checkpoint.
+    #[serde(skip)]
+    pub checkpoint: PathBuf,
+    /// The round that made it.
+    pub best_round: u64,
+    /// The dev measures after each round, the first before any; none without dev queries.
+    pub measures: Vec<Option<Means>>,
+    /// The share of each round's training negatives among the 100 best documents of their query by the last
+    /// checkpoint; none where there were no negatives.
+    pub overlap: Vec<Option<f64>>,
+}
+
+/// A run of rounds in a folder of its own, which it can go on from.
+#[derive(Debug)]
+pub struct Run<'a> {
+    machine: &'a Machine,
+    store: &'a Store,
+    folder: &'a Path,
+    source: &'a Path,
+    overrides: Overrides,
+    plan: Plan,
+}
+
+/// Told every event; an error stops the run, with its state kept.
+pub type Listener<'a> = &'a mut dyn FnMut(Event) -> Result<(), Error>;
+
+impl<'a> Run<'a> {
+    /// A run of `plan` from the checkpoint folder `source`, in `folder`. A run that is there already is gone on with.
+    ///
+    /// # Errors
+    /// A plan that cannot be, or that is not the one of the run that is there.
+    pub fn open(
+        machine: &'a Machine,
+        store: &'a Store,
+        folder: &'a Path,
+        source: &'a Path,
+        overrides: Overrides,
+        plan: Plan,
+    ) -> Result<Self, Error> {
+        plan.check()?;
+        let file = folder.join(PLAN_FILE);
+        let state = |reason: String| Error::State { file: file.clone(), reason };
+        match std::fs::read(&file) {
+            Ok(text) => {
+                let found: Plan = serde_json::from_slice(&text).map_err(|error| state(error.to_string()))?;
+                if found != plan {
+                    return Err(state("the run that is there has another plan".into()));
+                }
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+                let text = serde_json::to_vec_pretty(&plan).map_err(|error| state(error.to_string()))?;
+                let unfinished = file.with_extension("new");
+                std::fs::write(&unfinished, text).map_err(Error::io(&unfinished))?;
+                std::fs::rename(&unfinished, &file).map_err(Error::io(&file))?;
+            }
+            Err(error) => return Err(Error::io(&file)(error)),
+        }
+        Ok(Self { machine, store, folder, source, overrides, plan })
+    }
+
+    /// Trains to the end of the last round.
+    ///
+    /// # Errors
+    /// Whatever fails, or the listener says; the state is kept and [`open`](Self::open) goes on from it.
+    pub fn train(&self, listener: Listener<'_>) -> Result<Outcome, Error> {
+        let placement = self.machine.runtime.place(self.machine.encoder.device)?;
+        let has_state = self.folder.join(STATE_FILE).is_file();
+        let mut trainer = Trainer::open(
+            &self.machine.runtime,
+            placement,
+            self.source,
+            &self.overrides,
+            self.plan.recipe.clone(),
+            has_state.then_some(self.folder),
+        )?;
+        let data = TrainingData::read(self.store, trainer.checkpoint(), self.plan.lengths)?;
+        let (documents, train, dev) = data.counts();
+        listener(Event::Data { documents, train, dev })?;
+
+        let steps = self.plan.recipe.schedule.steps / self.plan.rounds;
+        let mut measures = Vec::new();
+        let mut last = None;
+        for round in 0..self.plan.rounds {
+            let file = self.candidates_file(round);
+            let is_mined = file.is_file() && trainer.steps() > round * steps;
+            if !is_mined {
+                let vectors = self.encode(round, placement, &data, listener)?;
+                measures.push(self.measure(round, &vectors, &data, listener)?);
+                self.mine(round, &vectors, &data, listener)?;
+            } else {
+                measures.push(self.recorded(round)?);
+            }
+            let candidates = Candidates::read(&file, train, documents)?;
+            self.train_round(round, &mut trainer, &data, &candidates, listener)?;
+            let checkpoint = self.checkpoint(round + 1);
+            if !checkpoint.is_dir() {
+                trainer.write_checkpoint(&checkpoint)?;
+            }
+            if round + 1 == self.plan.rounds {
+                let vectors = self.encode(round + 1, placement, &data, listener)?;
+                measures.push(self.measure(round + 1, &vectors, &data, listener)?);
+                last = Some(vectors);
+            }
+        }
+        let overlap = match &last {
+            Some(vectors) => self.overlap(vectors, &data)?,
+            None => Vec::new(),
+        };
+        let value = |round: &u64| {
+            let report: Option<&Means> = measures.get(*round as usize).and_then(Option::as_ref);
+            report.and_then(|means| means.get(&self.plan.measure).copied()).unwrap_or(f64::NEG_INFINITY)
+        };
+        // Without dev queries all are equal, and the last one wins.
+        let best_round =
+            (1..=self.plan.rounds).max_by(|a, b| value(a).total_cmp(&value(b))).unwrap_or(self.plan.rounds);
+        Ok(Outcome { checkpoint: self.checkpoint(best_round), best_round, measures, overlap })
+    }
+
+    /// The checkpoint that `round` rounds made.
+    fn checkpoint(&self, round: u64) -> PathBuf {
+        if round == 0 { self.source.to_path_buf() } else { self.folder.join(format!("round-{round}")) }
+    }
+
+    fn candidates_file(&self, round: u64) -> PathBuf {
+        self.folder.join(format!("candidates-{}.safetensors", round + 1))
+    }
+
+    fn encode(
+        &self,
+        round: u64,
+        placement: Placement,
+        data: &TrainingData,
+        listener: Listener<'_>,
+    ) -> Result<Vectors, Error> {
+        let started = Instant::now();
+        // Texts are cut already; the encoder must only not cut them shorter.
+        let overrides = Overrides { max_seq_length: None, ..self.overrides.clone() };
+        let encoder = self.machine.encoder(&self.checkpoint(round), overrides)?;
+        debug_assert_eq!(encoder.placement(), placement, "one device for both");
+        let vectors = Vectors::encode(&encoder, data, &mut |done, total| {
+            listener(Event::Phase { round, phase: "encode", done: done as u64, total: total as u64 })
+        })?;
+        listener(Event::Took { round, phase: "encode", seconds: started.elapsed().as_secs_f64() })?;
+        Ok(vectors)
+    }
+
+    /// The dev measures of a checkpoint, recorded for a run that goes on later; none without dev queries.
+    fn measure(
+        &self,
+        round: u64,
+        vectors: &Vectors,
+        data: &TrainingData,
+        listener: Listener<'_>,
+    ) -> Result<Option<Means>, Error> {
+        if data.dev.is_empty() {
+            return Ok(None);
+        }
+        let means: Means = vectors.measure_dev(&self.machine.runtime, data)?.means().collect();
+        let file = self.measures_file(round);
+        let text = serde_json::to_vec(&means).map_err(|error| Error::io(&file)(error.into()))?;
+        std::fs::write(&file, text).map_err(Error::io(&file))?;
+        listener(Event::Measures { round, measures: means.clone() })?;
+        Ok(Some(means))
+    }
+
+    fn mine(&self, round: u64, vectors: &Vectors, data: &TrainingData, listener: Listener<'_>) -> Result<(), Error> {
+        let (started, mining) = (Instant::now(), &self.plan.mining);
+        let file = self.candidates_file(round);
+        if self.plan.mine_once && round > 0 {
+            let first = self.candidates_file(0);
+            std::fs::copy(&first, &file).map_err(Error::io(&file))?;
+            return Ok(());
+        }
+        let total = data.train.len() as u64;
+        listener(Event::Phase { round: round + 1, phase: "mine", done: 0, total })?;
+        let depth = Candidates::ranking_depth(data, mining);
+        let hits: Vec<Vec<Hit>> = match mining.negatives {
+            Negatives::Ance => vectors.nearest_to_train(&self.machine.runtime, depth)?,
+            Negatives::Bm25 | Negatives::Bm25Random => self.bm25(data, depth)?,
+            Negatives::Random | Negatives::None => vec![Vec::new(); data.train.len()],
+        };
+        Candidates::from_hits(&hits, data, mining, self.plan.recipe.seed, round).write(&file)?;
+        listener(Event::Took { round: round + 1, phase: "mine", seconds: started.elapsed().as_secs_f64() })
+    }
+
+    fn bm25(&self, data: &TrainingData, depth: usize) -> Result<Vec<Vec<Hit>>, Error> {
+        let mut all = Vec::with_capacity(data.names.len());
+        let mut after = 0;
+        loop {
+            let page = self.store.current(after, 4096)?;
+            let Some(last) = page.last() else { break };
+            after = last.sequence;
+            all.extend(page.into_iter().map(|stored| {
+                let document = stored.document;
+                (document.id, format!("{} {}", document.title, document.text))
+            }));
+        }
+        bm25_hits(all.into_iter(), data, depth)
+    }
+
+    fn train_round(
+        &self,
+        round: u64,
+        trainer: &mut Trainer,
+        data: &TrainingData,
+        candidates: &Candidates,
+        listener: Listener<'_>,
+    ) -> Result<(), Error> {
+        let (started, recipe) = (Instant::now(), &self.plan.recipe);
+        let steps = recipe.schedule.steps / self.plan.rounds;
+        let first = round * steps * recipe.accumulation as u64 * recipe.batch as u64;
+        let visits = Visits::new(data, candidates, &self.plan.mining, round, first);
+        let end = if round + 1 == self.plan.rounds { recipe.schedule.steps } else { (round + 1) * steps };
+        while trainer.steps() < end {
+            let report = trainer.step(&visits)?;
+            if let Err(stopped) = listener(Event::Step { round: round + 1, report }) {
+                trainer.save(self.folder)?;
+                return Err(stopped);
+            }
+        }
+        trainer.save(self.folder)?;
+        listener(Event::Took { round: round + 1, phase: "train", seconds: started.elapsed().as_secs_f64() })
+    }
+
+    /// The dev measures of a round that was measured before the run was cut off.
+    fn recorded(&self, round: u64) -> Result<Option<Means>, Error> {
+        let file = self.measures_file(round);
+        match std::fs::read(&file) {
+            Ok(text) => {
+                let refuse = |error: serde_json::Error| Error::State { file, reason: error.to_string() };
+                serde_json::from_slice(&text).map(Some).map_err(refuse)
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::io(&file)(error)),
+        }
+    }
+
+    fn measures_file(&self, round: u64) -> PathBuf {
+        self.folder.join(format!("measures-{round}.json"))
+    }
+
+    fn overlap(&self, vectors: &Vectors, data: &TrainingData) -> Result<Vec<Option<f64>>, Error> {
+        let hits = vectors.nearest_to_train(&self.machine.runtime, HARDEST)?;
+        let recipe = &self.plan.recipe;
+        let visits_a_round = (recipe.schedule.steps / self.plan.rounds) as usize * recipe.accumulation * recipe.batch;
+        let mut shares = Vec::new();
+        for round in 0..self.plan.rounds {
+            let candidates = Candidates::read(&self.candidates_file(round), data.train.len(), data.passages.len())?;
+            let first = round * visits_a_round as u64;
+            let visits = Visits::new(data, &candidates, &self.plan.mining, round, first);
+            let pairs: Vec<(usize, u32)> = visits
+                .list(first, visits_a_round, recipe.seed)
+                .iter()
+                .filter_map(|visit| Some((visit.query, visit.negative? as u32)))
+                .collect();
+            shares.push((!pairs.is_empty()).then(|| share_found(&hits, &pairs)));
+        }
+        Ok(shares)
+    }
+}
