@@ -88,11 +88,11 @@ impl Plan {
     /// # Errors
     /// A setting that no run could have.
     pub fn check(&self) -> Result<(), Error> {
-        self.recipe.check()?;
         let refuse = |reason: &str| Err(Error::Recipe(reason.to_owned()));
         if self.rounds == 0 || self.recipe.schedule.steps < self.rounds {
             return refuse("rounds must be 1 or more, and each must have a step");
         }
+        self.recipe.check()?;
         if self.mining.depth == 0 || self.mining.slices == 0 {
             return refuse("depth and slices must be 1 or more");
         }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
@@ -26,6 +26,8 @@ pub type Means = BTreeMap<Measure, f64>;
 
 /// Hits among which training negatives are looked for at the end (Xiong et al. 2020, figure 1).
 const HARDEST: usize = 100;
+/// After so long the state is written, so that a killed run loses little.
+const SAVE_EVERY: Duration = Duration::from_secs(60);
 /// What a run is made of, in its folder.
 const PLAN_FILE: &str = "plan.json";
 
@@ -296,14 +298,22 @@ impl<'a> Run<'a> {
         let first = round * steps * recipe.accumulation as u64 * recipe.batch as u64;
         let visits = Visits::new(data, candidates, &self.plan.mining, round, first);
         let end = if round + 1 == self.plan.rounds { recipe.schedule.steps } else { (round + 1) * steps };
+        let (mut saved, mut unsaved) = (Instant::now(), false);
         while trainer.steps() < end {
             let report = trainer.step(&visits)?;
+            unsaved = true;
             if let Err(stopped) = listener(Event::Step { round: round + 1, report }) {
                 trainer.save(self.folder)?;
                 return Err(stopped);
             }
+            if saved.elapsed() >= SAVE_EVERY {
+                trainer.save(self.folder)?;
+                (saved, unsaved) = (Instant::now(), false);
+            }
         }
-        trainer.save(self.folder)?;
+        if unsaved {
+            trainer.save(self.folder)?;
+        }
         listener(Event::Took { round: round + 1, phase: "train", seconds: started.elapsed().as_secs_f64() })
     }
 

@@ -102,7 +102,8 @@ pub fn run() -> ExitCode {
             eprintln!("anced: {}", message(&error));
             let refused_listen =
                 matches!(error.downcast_ref(), Some(http::Error::Unprotected { .. } | http::Error::BadKey { .. }));
-            let usage = error.is::<settings::Error>() || error.is::<Usage>() || refused_listen;
+            let recipe = matches!(error.downcast_ref(), Some(crate::ance::Error::Recipe(_)));
+            let usage = error.is::<settings::Error>() || error.is::<Usage>() || refused_listen || recipe;
             ExitCode::from(if usage { 2 } else { 1 })
         }
     }

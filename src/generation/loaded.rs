@@ -130,7 +130,6 @@ impl Generation {
         let manifest = Manifest::read(&folder)?;
         fits_store(&manifest, &folder, data.store(), number)?;
         manifest.verify(&folder)?;
-        let record = &manifest.encoder;
         let overrides = manifest.encoder.overrides();
         if machine.encoder.overrides != Overrides::default() && machine.encoder.overrides != overrides {
             tracing::warn!(

@@ -1,0 +1,190 @@
+//! `anced train`: rounds that end in a generation, the same again from the same seed, and gone on with after a kill.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends by panicking")]
+
+mod common;
+
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::Stdio;
+
+use common::{Outcome, anced, outcome, tiny_model};
+use serde_json::{Value, json};
+
+const DOCUMENTS: usize = 60;
+const QUICK: [&str; 12] = [
+    "--rounds",
+    "2",
+    "--steps",
+    "4",
+    "--batch",
+    "4",
+    "--depth",
+    "10",
+    "--query-tokens",
+    "16",
+    "--passage-tokens",
+    "24",
+];
+
+/// A small BEIR set: a query's positive says what the query says.
+fn write_set(folder: &Path) {
+    let subject = ["river", "engine", "paper", "winter", "garden", "signal"];
+    let verb = ["breaks", "grows", "turns", "stops", "carries"];
+    let words = |at: usize| format!("{} {} {}", subject[at % 6], verb[at / 6 % 5], at);
+    let documents: Vec<String> = (0..DOCUMENTS)
+        .map(|at| json!({"_id": format!("d{at}"), "title": "", "text": format!("the {} again", words(at))}).to_string())
+        .collect();
+    let queries: Vec<String> = (0..DOCUMENTS)
+        .map(|at| json!({"_id": format!("q{at}"), "text": format!("when {}", words(at))}).to_string())
+        .collect();
+    let judged = |range: std::ops::Range<usize>| {
+        let lines = range.map(|at| format!("q{at}\td{at}\t1\n")).collect::<String>();
+        format!("query-id\tcorpus-id\tscore\n{lines}")
+    };
+    std::fs::create_dir_all(folder.join("qrels")).unwrap();
+    std::fs::write(folder.join("corpus.jsonl"), documents.join("\n")).unwrap();
+    std::fs::write(folder.join("queries.jsonl"), queries.join("\n")).unwrap();
+    std::fs::write(folder.join("qrels/train.tsv"), judged(0..40)).unwrap();
+    std::fs::write(folder.join("qrels/dev.tsv"), judged(40..60)).unwrap();
+}
+
+/// A data folder with documents, judgments and one generation.
+fn prepared(data: &Path) {
+    let set = tempfile::tempdir().unwrap();
+    write_set(set.path());
+    let model = tiny_model();
+    for arguments in [
+        vec!["import", "--data", data.to_str().unwrap(), set.path().to_str().unwrap()],
+        vec!["index", "--data", data.to_str().unwrap(), "--model", model.to_str().unwrap()],
+    ] {
+        let done = outcome(&arguments, &[]);
+        assert_eq!(done.code, Some(0), "{done:?}");
+    }
+}
+
+fn train(data: &Path, more: &[&str]) -> Outcome {
+    let mut arguments = vec!["train", "--data", data.to_str().unwrap(), "--json"];
+    arguments.extend(QUICK);
+    arguments.extend(more);
+    outcome(&arguments, &[])
+}
+
+fn events(outcome: &Outcome) -> Vec<Value> {
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    outcome.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn of<'a>(events: &'a [Value], kind: &str) -> Vec<&'a Value> {
+    events.iter().filter(|event| event["event"] == kind).collect()
+}
+
+/// The digest of a generation's checkpoint: equal digests are equal weights.
+fn digest(data: &Path, generation: u64) -> String {
+    let file = data.join(format!("generations/{generation:06}/manifest.json"));
+    let manifest: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    manifest["checkpoint_digest"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn rounds_end_in_a_generation() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path();
+    prepared(data);
+    let events = events(&train(data, &["--tolerance", "1"]));
+    let found = of(&events, "data")[0];
+    assert_eq!((&found["documents"], &found["train"], &found["dev"]), (&json!(60), &json!(40), &json!(20)));
+    let steps = of(&events, "step");
+    assert_eq!(steps.len(), 8);
+    assert!(steps.iter().all(|step| step["loss"].as_f64().unwrap() > 0.0 && step["norm"].as_f64().unwrap() > 0.0));
+    assert_eq!((&steps[3]["round"], &steps[4]["round"], &steps[7]["step"]), (&json!(1), &json!(2), &json!(8)));
+    assert_eq!(of(&events, "measures").len(), 3, "before and after each round");
+    let done = *of(&events, "done").first().unwrap();
+    assert_eq!((&done["generation"], &done["published"]), (&json!(2), &json!(true)), "{done}");
+    let shares = done["overlap"].as_array().unwrap();
+    assert!(shares.len() == 2 && shares.iter().all(|share| share.as_f64().unwrap() > 0.0), "{done}");
+    assert_eq!(std::fs::read_to_string(data.join("LIVE")).unwrap(), "2\n");
+    assert_ne!(digest(data, 1), digest(data, 2));
+
+    let measured = outcome(&["evaluate", "--data", data.to_str().unwrap(), "--split", "dev", "--exact", "--json"], &[]);
+    let measured: Value = serde_json::from_str(&measured.stdout).unwrap();
+    assert_eq!(measured["generation"], 2);
+    let (ours, theirs) = (&done["measures"]["nDCG@10"], &measured["measures"]["nDCG@10"]);
+    assert!((ours.as_f64().unwrap() - theirs.as_f64().unwrap()).abs() < 1e-9, "{done}, {measured}");
+}
+
+#[test]
+fn the_seed_decides_everything() {
+    let made = |seed: &str, more: &[&str]| {
+        let folder = tempfile::tempdir().unwrap();
+        prepared(folder.path());
+        let mut arguments = vec!["--seed", seed];
+        arguments.extend(more);
+        events(&train(folder.path(), &arguments));
+        digest(folder.path(), 2)
+    };
+    assert_eq!(made("7", &[]), made("7", &[]));
+    assert_ne!(made("7", &[]), made("8", &[]));
+    for negatives in ["bm25", "random", "bm25+random", "none"] {
+        assert_ne!(made("7", &["--negatives", negatives]), made("7", &[]), "{negatives}");
+    }
+    assert_ne!(made("7", &["--loss", "pairwise", "--margin", "0.05"]), made("7", &[]));
+    made("7", &["--recipe", "paper"]);
+}
+
+#[test]
+fn a_killed_run_goes_on_to_the_same_end() {
+    let (whole, cut) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    prepared(whole.path());
+    prepared(cut.path());
+    events(&train(whole.path(), &[]));
+    // Killed after each of these lines; the run is then gone on with.
+    let mut job: Option<String> = None;
+    for kind in ["data", "step", "measures", "step", "took"] {
+        let mut arguments = vec!["train", "--data", cut.path().to_str().unwrap(), "--json"];
+        arguments.extend(QUICK);
+        if let Some(job) = &job {
+            arguments.extend(["--resume", job]);
+        }
+        let mut child = anced(&arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let seen = lines
+            .map_while(Result::ok)
+            .any(|line| serde_json::from_str::<Value>(&line).is_ok_and(|event| event["event"] == kind));
+        assert!(seen, "no {kind}");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let names = std::fs::read_dir(cut.path().join("jobs")).unwrap();
+        job = names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).next();
+    }
+    let done = train(cut.path(), &["--resume", &job.unwrap()]);
+    let last: Value = serde_json::from_str(done.stdout.lines().last().unwrap()).unwrap();
+    assert_eq!((done.code, &last["generation"]), (Some(0), &json!(2)), "{done:?}");
+    assert_eq!(last["rounds"].as_array().unwrap().len(), 3, "{last}");
+    assert_eq!(digest(cut.path(), 2), digest(whole.path(), 2));
+}
+
+#[test]
+fn what_cannot_be_trained_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path();
+    prepared(data);
+    for (more, code, says) in [
+        (vec!["--rounds", "0"], 2, "rounds"),
+        (vec!["--lr", "0"], 2, "learning rate"),
+        (vec!["--measure", "speed"], 2, "speed"),
+        (vec!["--negatives", "guess"], 2, "guess"),
+        (vec!["--loss", "pairwise", "--negatives", "none"], 2, "negatives"),
+        (vec!["--resume", "yesterday"], 1, "yesterday"),
+    ] {
+        let mut arguments = vec!["train", "--data", data.to_str().unwrap()];
+        arguments.extend(&more);
+        let told = outcome(&arguments, &[]);
+        assert!(told.code == Some(code) && told.stderr.contains(says), "{more:?}: {told:?}");
+    }
+    assert_eq!(std::fs::read_to_string(data.join("LIVE")).unwrap(), "1\n");
+
+    let empty = tempfile::tempdir().unwrap();
+    let model = tiny_model();
+    let told = outcome(&["train", "--data", empty.path().to_str().unwrap(), "--model", model.to_str().unwrap()], &[]);
+    assert!(told.code == Some(1) && told.stderr.contains("no train query"), "{told:?}");
+}
