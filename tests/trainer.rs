@@ -559,3 +559,21 @@ fn minilm_trains_and_is_written() {
         std::fs::write(file, some.iter().zip(&new).map(line).collect::<String>()).unwrap();
     }
 }
+
+/// Matrices large enough that cores share them: the sums must not depend on which core was faster.
+#[test]
+fn minilm_goes_on_exactly_where_it_was() {
+    let model = common::root().join("models/all-MiniLM-L6-v2");
+    let (source, _) = sample(&encoder(&model), 24);
+    let folder = tempfile::tempdir().unwrap();
+    let schedule = Schedule { learning_rate: 5e-5, warmup: 0, steps: 4 };
+    let recipe = Recipe { schedule, batch: 8, dropout: true, ..Recipe::default() };
+    let mut trainer = open(&model, recipe.clone(), None);
+    run(&mut trainer, &source, 1);
+    trainer.save(folder.path()).unwrap();
+    // Loss and norm, to their last bit: every weight and every moment is in those of the step after.
+    let rest = |trainer: &mut Trainer| [(); 3].map(|()| trainer.step(&source).unwrap());
+    let reports = rest(&mut trainer);
+    drop(trainer);
+    assert_eq!(rest(&mut open(&model, recipe, Some(folder.path()))), reports);
+}
