@@ -1,23 +1,11 @@
 //! Training against PyTorch: losses, gradients and weights after some steps were computed by PyTorch and transformers.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends by panicking")]
 
-use std::path::{Path, PathBuf};
+mod common;
 
-use anced::encoder::{Checkpoint, Overrides};
-use anced::onnx::{
-    Adam, Batch, Example, Loss, Objective, Optimizer, Placement, Runtime, TrainingOptions, TrainingPrecision,
-    TrainingSession,
-};
+use anced::onnx::{Adam, Batch, Example, Loss, Objective, Optimizer, TrainingOptions, TrainingSession};
+use common::training::{apart, fixture};
 use safetensors::SafeTensors;
-
-fn reference(model: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/reference").join(model)
-}
-
-fn runtime() -> Runtime {
-    let library = std::env::var_os("ANCED_ONNXRUNTIME").map(PathBuf::from);
-    Runtime::load(library.as_deref(), 0).unwrap()
-}
 
 fn floats(tensors: &SafeTensors<'_>, name: &str) -> Vec<f32> {
     let view = tensors.tensor(name).unwrap_or_else(|_| panic!("no tensor {name}"));
@@ -53,12 +41,9 @@ fn batch(tensors: &SafeTensors<'_>, number: usize) -> Batch {
 }
 
 fn session(model: &str, optimizer: Optimizer) -> TrainingSession {
-    let checkpoint = Checkpoint::open(&reference(model), &Overrides::default()).unwrap();
     let loss = Loss { objective: Objective::Pairwise, scale: 1.0, chunks: false };
-    let (task, weights) = checkpoint.task(loss).unwrap();
-    let options =
-        TrainingOptions { optimizer, clip: 1.0, precision: TrainingPrecision::Fp32, dropout: None, accumulation: 1 };
-    TrainingSession::new(&runtime(), Placement::Cpu, &task, weights, options).unwrap()
+    let options = TrainingOptions { optimizer, clip: 1.0, ..common::training::options() };
+    common::training::session(&fixture(model), loss, options)
 }
 
 /// Hands every tensor of `flat` and that of the reference, `prefix` + its name, to `check(name, ours, theirs)`.
@@ -80,10 +65,6 @@ fn compare(
     assert_eq!(compared, theirs.filter(|name| !name.ends_with("losses")).count(), "every tensor is trained");
 }
 
-fn apart(ours: &[f32], theirs: &[f32]) -> f32 {
-    ours.iter().zip(theirs).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
-}
-
 /// The gradient of a key's bias is zero but for rounding, since adding to all keys changes no softmax; Adam makes steps
 /// of full size out of the rounding.
 fn is_rounding(name: &str) -> bool {
@@ -91,7 +72,7 @@ fn is_rounding(name: &str) -> bool {
 }
 
 fn check(model: &str, kind: &str, optimizer: Optimizer) {
-    let bytes = std::fs::read(reference(model).join("training.safetensors")).unwrap();
+    let bytes = std::fs::read(fixture(model).join("training.safetensors")).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
     let mut training = session(model, optimizer);
     let losses = floats(&tensors, &format!("{kind}.losses"));
@@ -102,7 +83,7 @@ fn check(model: &str, kind: &str, optimizer: Optimizer) {
         let off = (update.loss - theirs).abs();
         assert!(off <= tolerance, "{model}, {kind}, step {step}: {} not {theirs}", update.loss);
     }
-    let bytes = std::fs::read(reference(model).join("steps.safetensors")).unwrap();
+    let bytes = std::fs::read(fixture(model).join("steps.safetensors")).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
     compare(&tensors, &format!("{kind}."), &training, &training.weights().unwrap(), |name, ours, theirs| {
         let off = ours.iter().zip(theirs).filter(|(a, b)| (**a - **b).abs() > 1e-4).count();
@@ -123,7 +104,7 @@ fn lamb() -> Optimizer {
 #[test]
 fn loss_and_every_gradient() {
     for model in ["bert-mean", "roberta-ance"] {
-        let bytes = std::fs::read(reference(model).join("training.safetensors")).unwrap();
+        let bytes = std::fs::read(fixture(model).join("training.safetensors")).unwrap();
         let tensors = SafeTensors::deserialize(&bytes).unwrap();
         let mut training = session(model, adamw());
         let update = training.step(&[batch(&tensors, 0)], 0.0, 1).unwrap();

@@ -5,6 +5,11 @@ them. Prints the largest difference of a component and exits with 1 where it is 
 modules.json: without one sentence-transformers pools in a way of its own.
 
     benches/compare/trained.py data/generations/000002/checkpoint vectors.jsonl --kind query
+
+A test makes both from models/all-MiniLM-L6-v2, trained for three steps; FOLDER must not be there yet:
+
+    ANCED_TRAINED_OUT=FOLDER cargo test --test trainer minilm_trains_and_is_written
+    benches/compare/trained.py FOLDER FOLDER.jsonl
 """
 
 import argparse

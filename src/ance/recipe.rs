@@ -89,7 +89,8 @@ impl Recipe {
         }
         let (Optimizer::AdamW(adam) | Optimizer::Lamb(adam)) = self.optimizer;
         let share = |value: f32| (0.0..1.0).contains(&value);
-        if !share(adam.beta1) || !share(adam.beta2) || !positive(adam.epsilon) || adam.weight_decay < 0.0 {
+        let decays = adam.weight_decay.is_finite() && adam.weight_decay >= 0.0;
+        if !share(adam.beta1) || !share(adam.beta2) || !positive(adam.epsilon) || !decays {
             return refuse("betas must be from 0 up to below 1, epsilon above 0, weight decay 0 or more");
         }
         Ok(())
@@ -120,6 +121,13 @@ mod tests {
             (
                 Recipe { optimizer: Optimizer::Lamb(Adam { beta1: 1.0, ..Adam::default() }), ..Recipe::default() },
                 "betas",
+            ),
+            (
+                Recipe {
+                    optimizer: Optimizer::AdamW(Adam { weight_decay: f32::NAN, ..Adam::default() }),
+                    ..Recipe::default()
+                },
+                "weight decay",
             ),
         ] {
             let error = recipe.check().unwrap_err().to_string();

@@ -6,12 +6,15 @@ use std::path::Path;
 
 use safetensors::tensor::{Dtype, TensorView};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use super::{Error, Recipe};
 use crate::onnx::{LossScale, Moments};
 
 /// The file's name in a job's folder.
 pub const STATE_FILE: &str = "training.safetensors";
+/// A folder for the file while it is being written, so that whatever a killed process leaves is found again.
+const UNFINISHED: &str = "training.new";
 /// The key of the header's only entry.
 const KEY: &str = "anced";
 /// Raised when the file's meaning changes.
@@ -27,33 +30,74 @@ pub(super) struct Header {
     /// Steps done.
     pub(super) step: u64,
     pub(super) loss_scale: LossScale,
+    /// sha256 of the header without this field and of all values, in hexadecimal.
+    #[serde(default)]
+    digest: String,
 }
 
 impl Header {
     pub(super) fn new(recipe: &Recipe, source: &str, step: u64, loss_scale: LossScale) -> Self {
-        Self { format: FORMAT, recipe: recipe.clone(), source: source.to_owned(), step, loss_scale }
+        let (recipe, source, digest) = (recipe.clone(), source.to_owned(), String::new());
+        Self { format: FORMAT, recipe, source, step, loss_scale, digest }
+    }
+
+    fn digest(&self, weights: &[f32], moments: &Moments) -> Result<String, serde_json::Error> {
+        let text = serde_json::to_vec(&Self { digest: String::new(), ..self.clone() })?;
+        let mut digest = Sha256::new_with_prefix(text);
+        for values in [weights, &moments.first, &moments.second] {
+            digest.update(bytemuck::cast_slice::<f32, u8>(values));
+        }
+        Ok(digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
     }
 }
 
 /// Writes the state to `folder`; a state that is there is replaced as a whole.
 pub(super) fn write(folder: &Path, header: &Header, weights: &[f32], moments: &Moments) -> Result<(), Error> {
-    let file = folder.join(STATE_FILE);
-    let unfinished = folder.join(format!("{STATE_FILE}.new"));
+    let unfinished = folder.join(UNFINISHED);
+    std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+    remove(&unfinished)?;
+    let written = write_file(folder, &unfinished, header, weights, moments);
+    // The reason counts, not whether the remains could be removed: the next save does that too.
+    let removed = remove(&unfinished);
+    written.and(removed)?;
+    sync(folder)
+}
+
+fn write_file(
+    folder: &Path,
+    unfinished: &Path,
+    header: &Header,
+    weights: &[f32],
+    moments: &Moments,
+) -> Result<(), Error> {
+    let (file, place) = (folder.join(STATE_FILE), unfinished.join(STATE_FILE));
     let fail = |error: &dyn std::fmt::Display| Error::State { file: file.clone(), reason: error.to_string() };
-    let text = serde_json::to_string(header).map_err(|error| fail(&error))?;
+    let digest = header.digest(weights, moments).map_err(|error| fail(&error))?;
+    let text = serde_json::to_string(&Header { digest, ..header.clone() }).map_err(|error| fail(&error))?;
     let parts = [("weights", weights), ("first", &moments.first), ("second", &moments.second)];
     let mut views = Vec::with_capacity(parts.len());
     for (name, values) in parts {
         let view = TensorView::new(Dtype::F32, vec![values.len()], bytemuck::cast_slice(values));
         views.push((name, view.map_err(|error| fail(&error))?));
     }
-    std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
     let metadata = Some(HashMap::from([(KEY.to_owned(), text)]));
-    safetensors::serialize_to_file(views, metadata, &unfinished)
-        .map_err(|error| Error::io(&unfinished)(std::io::Error::other(error)))?;
-    File::open(&unfinished).and_then(|file| file.sync_all()).map_err(Error::io(&unfinished))?;
-    std::fs::rename(&unfinished, &file).map_err(Error::io(&file))?;
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(Error::io(folder))
+    std::fs::create_dir(unfinished).map_err(Error::io(unfinished))?;
+    safetensors::serialize_to_file(views, metadata, &place)
+        .map_err(|error| Error::io(&place)(std::io::Error::other(error)))?;
+    sync(&place)?;
+    std::fs::rename(&place, &file).map_err(Error::io(&file))
+}
+
+/// Flushes a file or a folder's entries to the disk.
+fn sync(path: &Path) -> Result<(), Error> {
+    File::open(path).and_then(|opened| opened.sync_all()).map_err(Error::io(path))
+}
+
+fn remove(folder: &Path) -> Result<(), Error> {
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io(folder)(error)),
+        _ => Ok(()),
+    }
 }
 
 /// The state in `folder`; none where there is none.
@@ -81,5 +125,9 @@ pub(super) fn read(folder: &Path) -> Result<Option<(Header, Vec<f32>, Moments)>,
         Ok(view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
     };
     let moments = Moments { first: values("first")?, second: values("second")?, loss_scale: header.loss_scale };
-    Ok(Some((header, values("weights")?, moments)))
+    let weights = values("weights")?;
+    if header.digest != header.digest(&weights, &moments).map_err(|error| damaged(&error))? {
+        return Err(damaged(&"its digest is another"));
+    }
+    Ok(Some((header, weights, moments)))
 }

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 pub mod random;
+pub mod training;
 
 /// How long a server may take to get ready; far more than it needs.
 const PATIENCE: Duration = Duration::from_secs(120);

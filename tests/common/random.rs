@@ -12,6 +12,11 @@ impl Random {
         Self(seed)
     }
 
+    /// The same choices every time.
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
     /// Another source, for a thread.
     pub fn fork(&mut self) -> Self {
         Self(self.next())

@@ -7,7 +7,7 @@ use ort::session::{IoBinding, Session};
 use ort::value::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::batch::{Batch, Buckets, Values};
+use super::batch::{Batch, Buckets, Input, Values};
 use super::elementwise::Elementwise;
 use super::memory::{Flat, Layout, elements};
 use super::step::{GRADIENT, Step, Task};
@@ -255,9 +255,12 @@ impl TrainingSession {
             let wanted = self.options.accumulation;
             return Err(Error::Batch(format!("{} batches a step, made for {wanted}", batches.len())));
         }
+        // All of them before the first run: every run counts for dropout, those of a refused step too.
+        let inputs: Vec<Vec<Input>> =
+            batches.iter().map(|batch| batch.inputs(&self.task, self.buckets)).collect::<Result<_, _>>()?;
         let mut loss = 0.0;
-        for (number, batch) in batches.iter().enumerate() {
-            loss += self.gradients(batch)?;
+        for (number, inputs) in inputs.into_iter().enumerate() {
+            loss += self.gradients(inputs)?;
             if let Some(accumulate) = &mut self.accumulate {
                 if number == 0 {
                     self.gradient.write(vec![0.0; self.layout.length])?;
@@ -292,8 +295,8 @@ impl TrainingSession {
     }
 
     /// Loss and gradients of a batch, the latter left on the device.
-    fn gradients(&mut self, batch: &Batch) -> Result<f32, Error> {
-        for (name, shape, values) in batch.inputs(&self.task, self.buckets)? {
+    fn gradients(&mut self, inputs: Vec<Input>) -> Result<f32, Error> {
+        for (name, shape, values) in inputs {
             let bind = Error::run("bind a batch");
             match values {
                 Values::Integers(data) => {
@@ -331,8 +334,8 @@ impl TrainingSession {
         self.weights.read()
     }
 
-    /// The gradient of the last step, flat: what it was before clipping, times the loss scale; LAMB's direction is
-    /// written over it.
+    /// The gradient of the last step, flat: the sum over its batches before clipping, times the loss scale; LAMB's
+    /// direction is written over it.
     ///
     /// # Errors
     /// What the runtime says.
