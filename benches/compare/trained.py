@@ -8,7 +8,7 @@ modules.json: without one sentence-transformers pools in a way of its own.
 
 A test makes both from models/all-MiniLM-L6-v2, trained for three steps; FOLDER must not be there yet:
 
-    ANCED_TRAINED_OUT=FOLDER cargo test --test trainer minilm_trains_and_is_written
+    ANCED_TRAINED_OUT=FOLDER cargo test --test minilm minilm_trains_and_is_written
     benches/compare/trained.py FOLDER FOLDER.jsonl
 """
 

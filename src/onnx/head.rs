@@ -1,6 +1,6 @@
 //! What comes after the transformer: pooling, projections, normalisation, as graph nodes.
 
-use super::graph::{Attribute, Dimension};
+use super::value::{Attribute, Dimension};
 use super::{ElementType, Graph, GraphBuilder, Value};
 
 /// How token vectors become one.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::graph::{Attribute, Dimension};
+use super::value::{Attribute, Dimension};
 use super::{ElementType, GraphBuilder, Value};
 
 /// What is minimised.

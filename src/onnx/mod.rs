@@ -5,6 +5,7 @@
 //! that one graph serves every checkpoint of a shape.
 
 pub mod bert;
+mod builder;
 mod error;
 mod facts;
 mod gradient;
@@ -19,12 +20,14 @@ mod session;
 mod shapes;
 mod topk;
 mod training;
+mod value;
 mod weights;
 
+pub use builder::GraphBuilder;
 pub use error::Error;
 pub use gradient::gradients;
+pub use graph::Graph;
 pub(crate) use graph::is_our_file;
-pub use graph::{ElementType, Graph, GraphBuilder, Value};
 pub use head::{Activation, Head, PoolingMode, head_graph};
 pub use loss::{Loss, Objective};
 pub use optimizer::{Adam, Optimizer};
@@ -34,4 +37,5 @@ pub use topk::{BLOCK_ROWS, TopK};
 pub use training::{
     Batch, Buckets, Example, LossScale, Moments, Task, TrainingOptions, TrainingPrecision, TrainingSession, Update,
 };
+pub use value::{ElementType, Value};
 pub use weights::{Replaced, Tensor, Weights, WeightsFile};

@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::graph::{Attribute, Dimension};
+use super::value::{Attribute, Dimension};
 use super::{ElementType, Graph, GraphBuilder, Value};
 
 /// How weights follow their gradients.

@@ -8,7 +8,7 @@ use ort::ep;
 use ort::session::Session;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 
-use super::graph::Dimension;
+use super::value::Dimension;
 use super::{ElementType, Error, GraphBuilder};
 use crate::settings::Device;
 

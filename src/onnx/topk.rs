@@ -3,7 +3,7 @@
 use ort::session::Session;
 use ort::value::{Tensor, TensorRef};
 
-use super::graph::{Attribute, Dimension};
+use super::value::{Attribute, Dimension};
 use super::{ElementType, Error, GraphBuilder, Placement, Runtime};
 
 /// Vectors that one product takes; a score matrix is never larger than queries times this.

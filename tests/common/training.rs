@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use anced::ance::{Error, Recipe, Trainer, Triples};
 use anced::encoder::{Checkpoint, Encoder, EncoderOptions, Overrides};
 use anced::onnx::{
     Adam, Loss, Optimizer, Placement, Runtime, TrainingOptions, TrainingPrecision, TrainingSession, bert::DropoutSeed,
@@ -95,4 +96,21 @@ pub fn dot(a: &[f32], b: &[f32]) -> f64 {
 pub fn apart(ours: &[f32], theirs: &[f32]) -> f32 {
     assert_eq!(ours.len(), theirs.len());
     ours.iter().zip(theirs).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+pub fn try_open(model: &Path, recipe: Recipe, state: Option<&Path>) -> Result<Trainer, Error> {
+    Trainer::open(&runtime(), Placement::Cpu, model, &Overrides::default(), recipe, state)
+}
+
+pub fn open(model: &Path, recipe: Recipe, state: Option<&Path>) -> Trainer {
+    try_open(model, recipe, state).unwrap()
+}
+
+pub fn run(trainer: &mut Trainer, source: &Triples, steps: usize) -> Vec<f32> {
+    let step = |_| {
+        let report = trainer.step(source).unwrap();
+        assert!(report.step == trainer.steps() && report.norm > 0.0 && report.tokens > 0 && !report.skipped);
+        report.loss
+    };
+    (0..steps).map(step).collect()
 }

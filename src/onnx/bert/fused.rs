@@ -1,7 +1,8 @@
 //! Layers of ONNX Runtime's own operators.
 
 use super::{Config, Layer};
-use crate::onnx::graph::{Attribute, MICROSOFT};
+use crate::onnx::graph::MICROSOFT;
+use crate::onnx::value::Attribute;
 use crate::onnx::{Activation, ElementType, GraphBuilder, Value};
 
 /// Layers of ONNX Runtime's fused operators (docs/ContribOperators.md of ONNX Runtime).

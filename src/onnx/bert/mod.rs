@@ -13,7 +13,7 @@ pub use packed::DropoutSeed;
 pub(super) use packed::{Packed, Segment, packed_encoder};
 use plain::PlainLayer;
 
-use super::graph::{Attribute, Dimension};
+use super::value::{Attribute, Dimension};
 use super::{Activation, ElementType, Graph, GraphBuilder, Head, Value};
 
 /// The shape of a BERT-family encoder, from its `config.json`.

@@ -8,7 +8,9 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore as _, SeedableRng as _};
 
 use super::{Config, Dropout};
-use crate::onnx::graph::{Attribute, MICROSOFT, Scatter};
+use crate::onnx::builder::Scatter;
+use crate::onnx::graph::MICROSOFT;
+use crate::onnx::value::Attribute;
 use crate::onnx::{ElementType, GraphBuilder, Head, Value};
 
 /// Tokens of several segments of texts, as inputs of a graph.

@@ -1,7 +1,7 @@
 //! Layers of standard operators.
 
 use super::{Config, Layer};
-use crate::onnx::graph::Attribute;
+use crate::onnx::value::Attribute;
 use crate::onnx::{GraphBuilder, Value};
 
 /// Layers of standard operators.

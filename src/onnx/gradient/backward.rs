@@ -3,8 +3,10 @@
 use std::collections::{HashMap, HashSet};
 
 use super::node::Node;
+use crate::onnx::builder::Part;
 use crate::onnx::facts::{Dim, Facts};
-use crate::onnx::graph::{Attribute, MICROSOFT, Part};
+use crate::onnx::graph::MICROSOFT;
+use crate::onnx::value::Attribute;
 use crate::onnx::{ElementType, Error, GraphBuilder, Value};
 
 /// What has reached which value so far.

@@ -2,8 +2,9 @@
 
 use super::backward::Backward;
 use super::node::Node;
+use crate::onnx::builder::Scatter;
 use crate::onnx::facts::place_in;
-use crate::onnx::graph::{Attribute, Scatter};
+use crate::onnx::value::Attribute;
 use crate::onnx::{Error, Value};
 
 /// Rows of a table, or slices along an axis: dy is added up where it was taken from.

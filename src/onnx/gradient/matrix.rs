@@ -2,7 +2,7 @@
 
 use super::backward::Backward;
 use super::node::Node;
-use crate::onnx::graph::Attribute;
+use crate::onnx::value::Attribute;
 use crate::onnx::{Error, Value};
 
 /// `y = α A B` over the last two axes, either transposed where the node says so: dA = α dy Bᵀ, dB = α Aᵀ dy, summed over

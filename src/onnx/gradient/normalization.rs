@@ -2,7 +2,7 @@
 
 use super::backward::Backward;
 use super::node::Node;
-use crate::onnx::graph::Attribute;
+use crate::onnx::value::Attribute;
 use crate::onnx::{Error, Value};
 
 /// `y = softmax(x)`: dx = y (dy - Σ dy y).

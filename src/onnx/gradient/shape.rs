@@ -3,7 +3,7 @@
 use super::backward::Backward;
 use super::node::Node;
 use crate::onnx::facts::place_in;
-use crate::onnx::graph::Attribute;
+use crate::onnx::value::Attribute;
 use crate::onnx::{ElementType, Error, Value};
 
 /// Elements stay in order: dy in the shape of x.

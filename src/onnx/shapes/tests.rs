@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends by panicking")]
 
-use super::super::graph::{Attribute, Dimension};
+use super::super::value::{Attribute, Dimension};
 use super::super::{ElementType, GraphBuilder, Value};
 use super::*;
 

@@ -6,10 +6,13 @@
 
 mod batch;
 mod elementwise;
+mod loss_scale;
 mod memory;
 mod session;
 mod step;
+mod trust;
 
 pub use batch::{Batch, Buckets, Example};
-pub use session::{LossScale, Moments, TrainingOptions, TrainingPrecision, TrainingSession, Update};
+pub use loss_scale::LossScale;
+pub use session::{Moments, TrainingOptions, TrainingPrecision, TrainingSession, Update};
 pub use step::Task;

@@ -9,8 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use super::batch::{Batch, Buckets, Input, Values};
 use super::elementwise::Elementwise;
+use super::loss_scale::LossScale;
 use super::memory::{Flat, Layout, elements};
 use super::step::{GRADIENT, Step, Task};
+use super::trust::Trust;
 use crate::onnx::bert::DropoutSeed;
 use crate::onnx::optimizer::{self, Optimizer, Rates};
 use crate::onnx::{ElementType, Error, Placement, Runtime, Weights};
@@ -64,29 +66,6 @@ pub struct Moments {
     pub loss_scale: LossScale,
 }
 
-/// Dynamic loss scaling (Micikevicius et al. 2018, section 3.2; growth and fall as in PyTorch's `GradScaler`).
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct LossScale {
-    /// What the loss is multiplied by.
-    pub factor: f32,
-    /// Steps without overflow since it last changed.
-    pub steady: u32,
-}
-
-impl LossScale {
-    fn new(precision: TrainingPrecision) -> Self {
-        Self { factor: if precision == TrainingPrecision::Fp16 { 65_536.0 } else { 1.0 }, steady: 0 }
-    }
-
-    fn after(self, overflowed: bool) -> Self {
-        match (overflowed, self.steady + 1) {
-            (true, _) => Self { factor: (self.factor / 2.0).max(1.0), steady: 0 },
-            (false, 2000) => Self { factor: self.factor * 2.0, steady: 0 },
-            (false, steady) => Self { steady, ..self },
-        }
-    }
-}
-
 /// A model in training.
 #[derive(Debug)]
 pub struct TrainingSession {
@@ -111,13 +90,6 @@ pub struct TrainingSession {
     options: TrainingOptions,
     buckets: Buckets,
     loss_scale: LossScale,
-}
-
-/// LAMB's second half.
-#[derive(Debug)]
-struct Trust {
-    binding: IoBinding,
-    session: Session,
 }
 
 impl TrainingSession {
@@ -370,39 +342,6 @@ impl TrainingSession {
     /// Numbers that are trained.
     pub fn parameters(&self) -> usize {
         self.layout.slots.iter().map(elements).sum()
-    }
-}
-
-impl Trust {
-    fn new(
-        runtime: &Runtime,
-        placement: Placement,
-        layout: &Layout,
-        weights: &Flat,
-        directions: &Flat,
-    ) -> Result<Self, Error> {
-        let sizes: Vec<usize> = layout.slots.iter().map(elements).collect();
-        let session = runtime
-            .builder(placement)?
-            .commit_from_memory(&optimizer::trust_graph(&sizes).to_bytes())
-            .map_err(Error::run("make the session of LAMB"))?;
-        let mut binding = session.create_binding().map_err(Error::run("bind LAMB"))?;
-        for (number, (&size, &offset)) in sizes.iter().zip(&layout.offsets).enumerate() {
-            let bind = |what: &str| format!("{what}/{number}");
-            let (weight, direction) = (weights.view(offset, &[size])?, directions.view(offset, &[size])?);
-            binding.bind_input(bind("weight"), &weight).map_err(Error::run("bind LAMB"))?;
-            binding.bind_input(bind("direction"), &direction).map_err(Error::run("bind LAMB"))?;
-            let place = weights.view(offset, &[size])?;
-            binding.bind_output(format!("weight/{number}/new"), place).map_err(Error::run("bind LAMB"))?;
-        }
-        Ok(Self { binding, session })
-    }
-
-    fn run(&mut self, learning_rate: f32) -> Result<(), Error> {
-        let rate = Tensor::from_array(([1_usize], vec![learning_rate])).map_err(Error::run("take a learning rate"))?;
-        self.binding.bind_input("learning_rate", &rate).map_err(Error::run("bind LAMB"))?;
-        self.session.run_binding(&self.binding).map_err(Error::run("run LAMB"))?;
-        Ok(())
     }
 }
 

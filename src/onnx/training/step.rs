@@ -1,7 +1,8 @@
 //! The graph of a training step: tokens in, the loss and the gradient of every weight out.
 
 use crate::onnx::bert::{self, DropoutSeed, Packed, Segment, packed_encoder};
-use crate::onnx::graph::{Dimension, WeightSlot};
+use crate::onnx::graph::WeightSlot;
+use crate::onnx::value::Dimension;
 use crate::onnx::{ElementType, Error, Graph, GraphBuilder, Head, Loss, Value, gradients};
 
 /// What stands before the name of a weight in the name of its gradient.

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::{Array, Case, broadcast_shapes, spread};
-use crate::onnx::graph::Attribute;
+use crate::onnx::value::Attribute;
 use crate::onnx::{ElementType, GraphBuilder, Value};
 
 fn arrays(seed: u64, shapes: &[Vec<usize>], low: f32, high: f32) -> Vec<Array> {

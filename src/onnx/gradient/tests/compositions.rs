@@ -1,7 +1,7 @@
 //! Parts of encoders as exporters write them, where several rules meet.
 
 use super::{Case, spread};
-use crate::onnx::graph::Attribute;
+use crate::onnx::value::Attribute;
 use crate::onnx::{GraphBuilder, Value};
 
 fn cut(builder: &mut GraphBuilder, x: &Value, from: i64, to: i64) -> Value {

@@ -1,8 +1,9 @@
 //! What holds whatever the operators are: which values have a gradient, what is skipped, what is refused.
 
 use super::{Array, Case, Sizes, put_out, run, session, spread};
-use crate::onnx::graph::{Attribute, MICROSOFT};
+use crate::onnx::graph::MICROSOFT;
 use crate::onnx::proto::{AttributeProto, GraphProto, NodeProto};
+use crate::onnx::value::Attribute;
 use crate::onnx::{ElementType, GraphBuilder, Value, gradients};
 
 fn start(shapes: &[&[usize]]) -> (Case, GraphBuilder, Vec<Value>) {

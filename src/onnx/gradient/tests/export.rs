@@ -6,8 +6,8 @@ use prost::Message as _;
 use safetensors::{Dtype, SafeTensors};
 
 use super::{Array, Given, put_out, run, session, weighted_sum};
-use crate::onnx::graph::Dimension;
 use crate::onnx::proto::{FunctionProto, GraphProto, ModelProto, OperatorSetId};
+use crate::onnx::value::Dimension;
 use crate::onnx::{ElementType, GraphBuilder, Value, gradients};
 
 fn fixture(name: &str) -> PathBuf {

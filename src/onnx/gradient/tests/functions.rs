@@ -1,7 +1,8 @@
 use proptest::prelude::*;
 
 use super::{Case, NAMES, Sizes, elements, loss_weights, put_out, run, session, shapes, spread, weighted_sum};
-use crate::onnx::graph::{Attribute, MICROSOFT};
+use crate::onnx::graph::MICROSOFT;
+use crate::onnx::value::Attribute;
 use crate::onnx::{ElementType, GraphBuilder, Value, gradients};
 
 /// Operator, domain, attributes, and the range that it is tried in.

@@ -1,7 +1,8 @@
 use proptest::prelude::*;
 
 use super::{Case, Sizes, elements, shapes, spread};
-use crate::onnx::graph::{Attribute, Scatter};
+use crate::onnx::builder::Scatter;
+use crate::onnx::value::Attribute;
 
 fn axis(axis: i64) -> [(&'static str, Attribute); 1] {
     [("axis", Attribute::Int(axis))]

@@ -1,7 +1,8 @@
 use proptest::prelude::*;
 
 use super::{Case, spread};
-use crate::onnx::graph::{Attribute, MICROSOFT};
+use crate::onnx::graph::MICROSOFT;
+use crate::onnx::value::Attribute;
 
 fn turned(shape: &[usize], turn: bool) -> Vec<usize> {
     let mut shape = shape.to_vec();

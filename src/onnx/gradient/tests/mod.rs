@@ -16,8 +16,8 @@ use ort::session::{Session, SessionInputValue};
 use ort::value::Tensor as OrtTensor;
 use proptest::prelude::*;
 
-use crate::onnx::graph::Dimension;
 use crate::onnx::proto::{TensorTypeProto, TypeProto, ValueInfoProto};
+use crate::onnx::value::Dimension;
 use crate::onnx::{ElementType, GraphBuilder, Placement, Runtime, Value, gradients};
 
 /// Values in row-major order.
@@ -229,7 +229,7 @@ const NAMES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 
 fn weighted_sum(builder: &mut GraphBuilder, value: &Value, weight: &Value) -> Value {
     let product = builder.node("Mul", &[value, weight]);
-    builder.node_with("ReduceSum", "", &[&product], &[("keepdims", crate::onnx::graph::Attribute::Int(0))])
+    builder.node_with("ReduceSum", "", &[&product], &[("keepdims", crate::onnx::value::Attribute::Int(0))])
 }
 
 /// Central differences, the error of second order taken out (Richardson's extrapolation).

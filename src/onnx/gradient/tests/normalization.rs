@@ -2,8 +2,9 @@ use proptest::prelude::*;
 
 use super::{ALL_SIZES, Array, Case, Sizes, shapes, spread};
 use crate::onnx::GraphBuilder;
-use crate::onnx::graph::{Attribute, MICROSOFT};
+use crate::onnx::graph::MICROSOFT;
 use crate::onnx::proto::OperatorSetId;
+use crate::onnx::value::Attribute;
 
 fn axis(axis: i64) -> [(&'static str, Attribute); 1] {
     [("axis", Attribute::Int(axis))]

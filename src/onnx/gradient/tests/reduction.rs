@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::{Case, shapes, spread};
-use crate::onnx::graph::Attribute;
+use crate::onnx::value::Attribute;
 
 const REDUCTIONS: [(&str, f32, f32); 9] = [
     ("ReduceSum", -2.0, 2.0),

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::{Case, Random, broadcast_shapes, shapes, spread};
-use crate::onnx::graph::Attribute;
+use crate::onnx::value::Attribute;
 
 fn axis(axis: i64) -> [(&'static str, Attribute); 1] {
     [("axis", Attribute::Int(axis))]
