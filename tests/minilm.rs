@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
 
-use anced::ance::{Recipe, Schedule, Triple, Triples};
+use anced::ance::{Recipe, Schedule, Trainer, Triple, Triples};
 use anced::encoder::{Encoder, Side};
 use common::random::Random;
 use common::training::{apart, dot, encoder, open, run};
