@@ -202,6 +202,7 @@ flags!(
     bool,
     usize,
     u64,
+    f64,
     Device,
     Precision,
     Pooling,
@@ -285,6 +286,8 @@ settings! {
         max_batch: usize = 1024,
         /// Characters of one query at most.
         max_query_chars: usize = 10_000,
+        /// The share of the queries of `/feedback` that is kept aside to measure with (dev); the rest is trained on.
+        feedback_dev_share: f64 = 0.2,
         /// Seconds that a request may take before it is answered with 503.
         request_timeout: u64 = 60,
         /// Seconds that a stopping server waits for the requests under way.
@@ -338,6 +341,13 @@ impl Settings {
                 rule: "0 to 100",
             });
         }
+        if !(0.0..=1.0).contains(&self.feedback_dev_share) {
+            return Err(Error::Range {
+                key: "feedback_dev_share",
+                value: self.feedback_dev_share.to_string(),
+                rule: "0 to 1",
+            });
+        }
         Ok(())
     }
 }
@@ -385,5 +395,11 @@ mod tests {
         std::fs::write(&file, "connectivity = 1\n").unwrap();
         let error = Settings::load(Some(&file), &[]).unwrap_err().to_string();
         assert!(error.contains("2 to 512"), "{error}");
+
+        for share in ["-0.1", "1.5", "nan"] {
+            std::fs::write(&file, format!("feedback_dev_share = {share}\n")).unwrap();
+            let error = Settings::load(Some(&file), &[]).unwrap_err().to_string();
+            assert!(error.contains("feedback_dev_share") && error.contains("0 to 1"), "{error}");
+        }
     }
 }
