@@ -77,9 +77,9 @@ fn conflicting_votes_are_counted_over_a_restart() {
     let changed = server.post("/feedback", &body).json();
     assert_eq!((&changed["grade"], &changed["votes"]), (&json!(1), &json!({"up": 2, "down": 1})));
     // Hammering counts as far as votes count, and no further.
-    let hammered = (0..40).map(|_| vote(&server, "find files", "d2", 0)).last().unwrap();
+    let hammered = (0..40).map(|_| vote(&server, "find files", "d2", 0)).collect::<Vec<_>>().pop().unwrap();
     assert_eq!(hammered["votes"], json!({"up": 0, "down": 15}));
-    let outvoted = (0..8).map(|_| vote(&server, "find files", "d2", 1)).last().unwrap();
+    let outvoted = (0..8).map(|_| vote(&server, "find files", "d2", 1)).collect::<Vec<_>>().pop().unwrap();
     assert_eq!((&outvoted["grade"], &outvoted["votes"]), (&json!(1), &json!({"up": 8, "down": 7})));
     assert!(server.stop().success());
 
@@ -105,7 +105,8 @@ fn a_query_is_on_one_side_and_stays_there() {
 
     let store = store(data.path());
     for split in [Split::Train, Split::Dev, Split::Test] {
-        let texts: Vec<&String> = first.iter().filter(|(_, of)| **of == split.to_string()).map(|(text, _)| text).collect();
+        let texts: Vec<&String> =
+            first.iter().filter(|(_, of)| **of == split.to_string()).map(|(text, _)| text).collect();
         let found = from_feedback(&store, split);
         assert_eq!(found.len(), 2 * texts.len());
         assert!(found.iter().all(|(text, _, _)| texts.contains(&text)), "{split}: {found:?}");
@@ -124,11 +125,14 @@ fn texts_that_files_measure_on_are_never_trained_on() {
         assert_eq!(vote(&server, text, "d2", 1)["split"], "train");
     }
     assert!(server.stop().success());
-    judge(data.path(), &[
-        ("q1", "Dev text", "d1", 1, Split::Dev),
-        ("q2", "test  text", "d1", 1, Split::Test),
-        ("q3", "train text", "d1", 1, Split::Train),
-    ]);
+    judge(
+        data.path(),
+        &[
+            ("q1", "Dev text", "d1", 1, Split::Dev),
+            ("q2", "test  text", "d1", 1, Split::Test),
+            ("q3", "train text", "d1", 1, Split::Train),
+        ],
+    );
     let server = start(data.path(), "0.5");
     for (text, kept) in [("dev text", Value::Null), ("TEST text", Value::Null), ("train text", json!("train"))] {
         for id in ["d1", "d2"] {
@@ -226,6 +230,9 @@ fn killed_at_any_moment_no_acknowledged_vote_is_lost() {
     assert!(server.stop().success());
     let found = from_feedback(&store(data.path()), Split::Train);
     for query in kept.keys() {
-        assert!(found.iter().any(|(text, document, grade)| (text, &document[..], *grade) == (query, "d1", 1)), "{query}");
+        assert!(
+            found.iter().any(|(text, document, grade)| (text, &document[..], *grade) == (query, "d1", 1)),
+            "{query}"
+        );
     }
 }
