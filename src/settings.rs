@@ -331,24 +331,16 @@ impl Settings {
         if let Some(key) = at_least_one.or((self.save_after == 0).then_some("save_after")) {
             return Err(Error::Range { key, value: "0".into(), rule: "at least 1" });
         }
-        if !(2..=512).contains(&self.connectivity) {
-            return Err(Error::Range { key: "connectivity", value: self.connectivity.to_string(), rule: "2 to 512" });
+        let (connectivity, percent, share) = (self.connectivity, self.filter_exact_percent, self.feedback_dev_share);
+        let within = [
+            ("connectivity", (2..=512).contains(&connectivity), connectivity.to_string(), "2 to 512"),
+            ("filter_exact_percent", percent <= 100, percent.to_string(), "0 to 100"),
+            ("feedback_dev_share", (0.0..=1.0).contains(&share), share.to_string(), "0 to 1"),
+        ];
+        match within.into_iter().find(|(_, is_within, _, _)| !is_within) {
+            Some((key, _, value, rule)) => Err(Error::Range { key, value, rule }),
+            None => Ok(()),
         }
-        if self.filter_exact_percent > 100 {
-            return Err(Error::Range {
-                key: "filter_exact_percent",
-                value: self.filter_exact_percent.to_string(),
-                rule: "0 to 100",
-            });
-        }
-        if !(0.0..=1.0).contains(&self.feedback_dev_share) {
-            return Err(Error::Range {
-                key: "feedback_dev_share",
-                value: self.feedback_dev_share.to_string(),
-                rule: "0 to 1",
-            });
-        }
-        Ok(())
     }
 }
 

@@ -1,21 +1,4 @@
-//! Feedback: votes on what a search found, and how they become a judgment.
-//!
-//! - **The query** is the text with white space folded: trimmed, and every run of it one space. The same text is one
-//!   query, whose id is `feedback-` and the first 16 hexadecimal digits of the text's sha256.
-//! - **The grade** of a document for a query is what the last [`VOTES`] votes say, whoever cast them: relevant where more
-//!   of them are above 0 than are 0, with the middle one of those above 0 (of two, the lower); not relevant, grade 0,
-//!   where fewer are; and no judgment where they are even. So votes count, but a client that repeats its own a thousand
-//!   times is outvoted by eight later ones.
-//! - **The split** is drawn from the text: a share of the queries is kept aside for dev, the rest is trained on, none is
-//!   ever test. It is kept with the query, so that a query stays where it is when the share is changed. Texts that
-//!   differ in upper and lower case only are drawn alike.
-//! - **Files come first.** A text that files judge in dev or test, whatever its case, gets no judgment from feedback:
-//!   what is measured is not trained on. Where files judge it in train only, feedback adds to that query, and where they
-//!   judge the same document, their grade holds; a text of other case is a query of its own then, in train too.
-//! - **A document that is gone** takes its judgments with it, and gives them back when it is written again.
-//!
-//! Votes are what is stored; judgments are worked out from them when they are read. So an import that comes after the
-//! feedback is heeded as one that came before.
+//! Feedback: votes on what a search found, and how they become a judgment; [`Feedback`] has the rule.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -37,6 +20,23 @@ impl Grade {
 }
 
 /// What somebody thinks of a document as an answer to a query.
+///
+/// - **The query** is the text with white space folded: trimmed, and every run of it one space. The same text is one
+///   query, whose id is `feedback-` and the first 16 hexadecimal digits of the text's sha256.
+/// - **The grade** of a document for a query is what the last [`VOTES`] votes say, whoever cast them: relevant where more
+///   of them are above 0 than are 0, with the middle one of those above 0 (of two, the lower); not relevant, grade 0,
+///   where fewer are; and no judgment where they are even. So votes count, but a client that repeats its own a thousand
+///   times is outvoted by eight later ones.
+/// - **The split** is drawn from the text: a share of the queries is kept aside for dev, the rest is trained on, none is
+///   ever test. It is kept with the query, so that a query stays where it is when the share is changed. Texts that
+///   differ in upper and lower case only are drawn alike.
+/// - **Files come first.** A text that files judge in dev or test, whatever its case, gets no judgment from feedback:
+///   what is measured is not trained on. Where files judge it in train only, feedback adds to that query, and where they
+///   judge the same document, their grade holds; a text of other case is a query of its own then, in train too.
+/// - **A document that is gone** takes its judgments with it, and gives them back when it is written again.
+///
+/// Votes are what is stored; judgments are worked out from them when they are read. So an import that comes after the
+/// feedback is heeded as one that came before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Feedback {
     /// The query's text as it was asked.
