@@ -92,6 +92,7 @@ flags!(
     bool,
     usize,
     u64,
+    f64,
     Device,
     Precision,
     Pooling,
@@ -103,8 +104,7 @@ flags!(
     OptimizerChoice,
     LossChoice,
     Negatives,
-    f32,
-    f64
+    f32
 );
 
 settings! {
@@ -233,6 +233,8 @@ settings! {
         max_batch: usize = 1024,
         /// Characters of one query at most.
         max_query_chars: usize = 10_000,
+        /// The share of the queries of `/feedback` that is kept aside to measure with (dev); the rest is trained on.
+        feedback_dev_share: f64 = 0.2,
         /// Seconds that a request may take before it is answered with 503.
         request_timeout: u64 = 60,
         /// Seconds that a stopping server waits for the requests under way.
@@ -276,17 +278,16 @@ impl Settings {
         if let Some(key) = at_least_one.or((self.save_after == 0).then_some("save_after")) {
             return Err(Error::Range { key, value: "0".into(), rule: "at least 1" });
         }
-        if !(2..=512).contains(&self.connectivity) {
-            return Err(Error::Range { key: "connectivity", value: self.connectivity.to_string(), rule: "2 to 512" });
+        let (connectivity, percent, share) = (self.connectivity, self.filter_exact_percent, self.feedback_dev_share);
+        let within = [
+            ("connectivity", (2..=512).contains(&connectivity), connectivity.to_string(), "2 to 512"),
+            ("filter_exact_percent", percent <= 100, percent.to_string(), "0 to 100"),
+            ("feedback_dev_share", (0.0..=1.0).contains(&share), share.to_string(), "0 to 1"),
+        ];
+        match within.into_iter().find(|(_, is_within, _, _)| !is_within) {
+            Some((key, _, value, rule)) => Err(Error::Range { key, value, rule }),
+            None => Ok(()),
         }
-        if self.filter_exact_percent > 100 {
-            return Err(Error::Range {
-                key: "filter_exact_percent",
-                value: self.filter_exact_percent.to_string(),
-                rule: "0 to 100",
-            });
-        }
-        Ok(())
     }
 }
 
@@ -333,5 +334,11 @@ mod tests {
         std::fs::write(&file, "connectivity = 1\n").unwrap();
         let error = Settings::load(Some(&file), &[]).unwrap_err().to_string();
         assert!(error.contains("2 to 512"), "{error}");
+
+        for share in ["-0.1", "1.5", "nan"] {
+            std::fs::write(&file, format!("feedback_dev_share = {share}\n")).unwrap();
+            let error = Settings::load(Some(&file), &[]).unwrap_err().to_string();
+            assert!(error.contains("feedback_dev_share") && error.contains("0 to 1"), "{error}");
+        }
     }
 }

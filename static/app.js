@@ -1,6 +1,7 @@
 // The page at /: tries the search of the server that it came from.
 
 import { addressOfState, stateOfAddress } from './address.js';
+import { thumbsView } from './feedback.js';
 import { readFilter, readPair, writePair } from './filter.js';
 import { listenToKeys } from './keyboard.js';
 import { call, storeKey, storedKey } from './server.js';
@@ -214,7 +215,11 @@ function showAnswer(answer, asked) {
   const pattern = highlighter(asked.query);
   const { hits } = answer;
   $('hits').start = asked.offset + 1;
-  $('hits').replaceChildren(...hits.map((hit, at) => hitView(hit, asked.offset + at + 1, pattern, addPair)));
+  const views = hits.map((hit, at) => {
+    const thumbs = thumbsView(asked.query, hit.id, say);
+    return hitView(hit, asked.offset + at + 1, pattern, addPair, thumbs);
+  });
+  $('hits').replaceChildren(...views);
   $('hits').querySelector('.hit')?.setAttribute('tabindex', '0');
   for (const text of document.querySelectorAll('.hit .text')) markLong(text);
   if (hits.length === 0) {

@@ -1,4 +1,5 @@
-// Keys: / and the arrows or j and k go from the search box through the results and back, Esc clears.
+// Keys: / and the arrows or j and k go from the search box through the results and back, + and - say whether a result
+// is relevant, Esc clears.
 
 /** Moves to the result `by` places on; before the first is the search box. */
 function moveFocus(box, by) {
@@ -28,6 +29,7 @@ export function listenToKeys(box, clear) {
     const isWritingElsewhere = isWriting(target) && target !== box;
     if (isWritingElsewhere) return;
     const isQuery = target === box;
+    const isHit = target.matches('.hit');
     const act = {
       Escape: clear,
       ArrowDown: () => moveFocus(box, 1),
@@ -35,7 +37,9 @@ export function listenToKeys(box, clear) {
       '/': isQuery ? null : () => box.select(),
       j: isQuery ? null : () => moveFocus(box, 1),
       k: isQuery ? null : () => moveFocus(box, -1),
-      Enter: target.matches('.hit') ? () => target.querySelector('.more')?.click() : null,
+      '+': isHit ? () => target.querySelector('.thumb.up')?.click() : null,
+      '-': isHit ? () => target.querySelector('.thumb.down')?.click() : null,
+      Enter: isHit ? () => target.querySelector('.more')?.click() : null,
     }[key];
     if (!act) return;
     event.preventDefault();

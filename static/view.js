@@ -29,8 +29,8 @@ function highlighted(text, pattern) {
   return text.split(pattern).map((part, at) => (at % 2 ? element('mark', '', part) : part));
 }
 
-/** A hit of the API. `onFilter` gets the `key=value` of a metadata chip that was pressed. */
-export function hitView(hit, rank, pattern, onFilter) {
+/** A hit of the API. `onFilter` gets the `key=value` of a metadata chip that was pressed; `thumbs` stand below. */
+export function hitView(hit, rank, pattern, onFilter, thumbs) {
   const view = element('article', 'hit');
   view.tabIndex = -1;
   view.setAttribute('aria-label', `Result ${rank}: ${hit.title || hit.text || hit.id}`);
@@ -40,7 +40,7 @@ export function hitView(hit, rank, pattern, onFilter) {
   if (hit.text) content.append(element('p', 'text', ...highlighted(hit.text, pattern)));
   const facts = element('div', 'facts', element('span', 'id', hit.id));
   facts.append(...Object.entries(hit.metadata ?? {}).flatMap(([key, value]) => metadataChips(key, value, onFilter)));
-  content.append(facts);
+  content.append(facts, thumbs);
   const score = element('span', 'score', hit.score.toFixed(3));
   score.title = `Score ${hit.score}`;
   view.append(content, score);

@@ -2,6 +2,7 @@
 
 mod document;
 mod error;
+mod feedback;
 mod filter;
 mod import;
 mod judgment;
@@ -10,7 +11,8 @@ mod store;
 
 pub use document::{Document, InvalidDocument, StoredDocument};
 pub use error::Error;
+pub use feedback::{Feedback, FeedbackOutcome, Grade, VOTES, Votes};
 pub use filter::{Filter, FilterError};
 pub use import::{BadLine, Format, ImportOptions, ImportReport, Progress, import, import_reader};
 pub use judgment::{Judgment, Query, Source, Split};
-pub use store::{Change, JudgmentCounts, JudgmentOutcome, Operation, Removal, Store, WriteOutcome};
+pub use store::{AnsweredQueries, Change, JudgmentCounts, JudgmentOutcome, Operation, Removal, Store, WriteOutcome};

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::{Bm25, Error, Measure, Ranking, Report, evaluate};
-use crate::corpus::{Judgment, Query, Split, Store};
+use crate::corpus::{Judgment, Query, Source, Split, Store};
 use crate::encoder::Side;
 use crate::generation::Generation;
 
@@ -21,12 +21,16 @@ pub struct JudgedSplit {
     pub judgments: Vec<Judgment>,
 }
 
-/// The judged queries of a split.
+/// The judged queries of a split, but for those that feedback alone judges and finds nothing relevant for: a thumb down
+/// says that a hit was wrong, not that nothing could be found.
 ///
 /// # Errors
 /// A split without judgments, a store that cannot be read.
 pub fn judged_split(store: &Store, split: Split) -> Result<JudgedSplit, Error> {
-    let judged = store.judged_queries(split).map_err(crate::generation::Error::from)?;
+    let mut judged = store.judged_queries(split).map_err(crate::generation::Error::from)?;
+    judged.retain(|(_, judgments)| {
+        judgments.iter().any(|judgment| judgment.source == Source::File || judgment.grade > 0)
+    });
     if judged.is_empty() {
         return Err(Error::NoJudgments(split));
     }

@@ -230,7 +230,7 @@ pub(super) async fn list(
     Ok(Answer::new(DocumentsPage { documents, next }))
 }
 
-fn unknown(id: &str) -> Problem {
+pub(super) fn unknown(id: &str) -> Problem {
     Problem::new(Reason::UnknownDocument, format!("no document has the id `{id}`"))
 }
 

@@ -14,7 +14,7 @@ use utoipa::{OpenApi, ToSchema};
 use super::keys::Access;
 use super::page::content;
 use super::router::{Route, routes};
-use super::{admin, documents, embed, health, openai, search};
+use super::{admin, documents, embed, feedback, health, openai, search};
 
 /// Why a request was refused, as RFC 9457 has it.
 #[derive(Debug, Serialize, ToSchema)]
@@ -71,6 +71,7 @@ pub(super) struct OpenAiErrorBody {
         documents::delete_many,
         documents::read,
         documents::delete,
+        feedback::post,
         embed::post,
         openai::embeddings,
         openai::models,

@@ -19,7 +19,7 @@ use super::envelope::envelope;
 use super::host::one_host;
 use super::keys::{Access, guard};
 use super::problem::{Problem, Reason};
-use super::{admin, documents, embed, health, openai, openapi, page, search};
+use super::{admin, documents, embed, feedback, health, openai, openapi, page, search};
 
 /// A route of the API.
 pub(super) struct Route {
@@ -55,6 +55,7 @@ pub(super) fn routes() -> Vec<Route> {
         Route::post("/documents/delete", Write, documents::delete_many),
         Route::get("/documents/{id}", Search, documents::read),
         Route::delete("/documents/{id}", Write, documents::delete),
+        Route::post("/feedback", Search, feedback::post),
         Route::post("/embed", Search, embed::post),
         Route::post("/v1/embeddings", Search, openai::embeddings),
         Route::get("/v1/models", Search, openai::models),

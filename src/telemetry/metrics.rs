@@ -44,6 +44,8 @@ pub struct Metrics {
     pub index_bytes: IntGauge,
     /// Documents written and deleted since the start.
     pub documents_written: IntCounter,
+    /// Votes of feedback that were kept since the start.
+    pub feedback: IntCounter,
 }
 
 impl Metrics {
@@ -116,6 +118,10 @@ impl Metrics {
             documents_written: register!(IntCounter::new(
                 "anced_documents_written_total",
                 "Documents written or deleted since the start."
+            )),
+            feedback: register!(IntCounter::new(
+                "anced_feedback_total",
+                "Votes of feedback that were kept since the start."
             )),
             registry,
         };

@@ -166,7 +166,7 @@ impl Store {
         })
     }
 
-    fn sequence_of(&self, transaction: &RoTxn<'_>, id: &str) -> Result<Option<u64>, heed::Error> {
+    pub(super) fn sequence_of(&self, transaction: &RoTxn<'_>, id: &str) -> Result<Option<u64>, heed::Error> {
         if crate::corpus::document::id_rule(id).is_some() {
             return Ok(None);
         }

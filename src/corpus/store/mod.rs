@@ -4,6 +4,9 @@
 //! reached the disk when its call returns.
 
 mod documents;
+mod feedback;
+#[cfg(test)]
+mod feedback_tests;
 #[cfg(test)]
 mod filter_tests;
 mod matching;
@@ -20,6 +23,7 @@ use heed::{Database, Env, RoTxn, RwTxn, WithoutTls};
 
 use super::{Error, StoredDocument};
 
+pub use feedback::AnsweredQueries;
 pub use queries::{JudgmentCounts, JudgmentOutcome};
 
 type Table = Database<'static, Bytes, Bytes>;
@@ -48,8 +52,14 @@ struct Tables {
     queries: Table,
     /// Query id -> number.
     query_ids: Table,
-    /// Split, query number, document id -> grade and source.
+    /// Split, query number, document id -> grade and source; those of files only.
     judgments: Table,
+    /// Key of a query's text whatever its case, query number -> nothing.
+    query_texts: Table,
+    /// Key of a feedback query's text -> the query as JSON.
+    feedback: Table,
+    /// Key of a feedback query's text, document id -> votes, a byte each, oldest first.
+    votes: Table,
 }
 
 /// What [`Store::write`] did with one document.

@@ -42,7 +42,9 @@ impl Store {
         env.clear_stale_readers().map_err(|error| Error::lmdb(folder, OPERATION, error))?;
         complete(&env, folder)?;
         let (tables, identity) = tables(&env, folder)?;
-        Ok(Self { folder: folder.to_path_buf(), env, tables, identity })
+        let store = Self { folder: folder.to_path_buf(), env, tables, identity };
+        store.index_query_texts()?;
+        Ok(store)
     }
 }
 
@@ -109,11 +111,27 @@ fn tables(env: &Env<WithoutTls>, folder: &Path) -> Result<(Tables, String), Erro
             create("queries")?,
             create("query_ids")?,
             create("judgments")?,
+            create("query_texts")?,
+            create("feedback")?,
+            create("votes")?,
         )))
     });
     match created.map_err(failed)? {
-        CommitOrAbort::Commit((documents, ids, log, postings, queries, query_ids, judgments)) => {
-            Ok((Tables { documents, ids, log, postings, queries, query_ids, judgments }, identity))
+        CommitOrAbort::Commit((
+            documents,
+            ids,
+            log,
+            postings,
+            queries,
+            query_ids,
+            judgments,
+            query_texts,
+            feedback,
+            votes,
+        )) => {
+            let tables =
+                Tables { documents, ids, log, postings, queries, query_ids, judgments, query_texts, feedback, votes };
+            Ok((tables, identity))
         }
         CommitOrAbort::Abort(layout) => {
             let reason = format!("the store has layout {layout}, which this version of anced does not read");

@@ -1,13 +1,15 @@
 //! Queries and judgments.
 
-use heed::{RoTxn, RwTxn, WithoutTls};
+use heed::{RoTxn, RwTxn};
 use serde::Serialize;
 
+use super::feedback::text_row;
 use super::{Store, damaged, number, text};
 use crate::corpus::document::{ID_BYTES, id_rule, shortened};
 use crate::corpus::{Error, Judgment, Query, Source, Split};
 
-type Reader<'txn> = RoTxn<'txn, WithoutTls>;
+/// A query and its judgments.
+pub(super) type Judged = (Query, Vec<Judgment>);
 
 /// What [`Store::write_judgments`] did with one judgment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,10 +65,17 @@ impl Store {
                 key
             }
         };
-        if self.tables.queries.get(transaction, &key)? == Some(json) {
-            return Ok(false);
+        let number = u64::from_be_bytes(key);
+        match self.tables.queries.get(transaction, &key)? {
+            Some(old) if old == json => return Ok(false),
+            Some(_) => {
+                let old = self.numbered_query(transaction, number)?;
+                self.tables.query_texts.delete(transaction, &text_row(&old.text, number))?;
+            }
+            None => {}
         }
         self.tables.queries.put(transaction, &key, json)?;
+        self.tables.query_texts.put(transaction, &text_row(&query.text, number), &[])?;
         Ok(true)
     }
 
@@ -88,7 +97,7 @@ impl Store {
         if id_rule(&judgment.document).is_some() {
             return Ok(JudgmentOutcome::UnknownQuery);
         }
-        let key = [&[split_tag(judgment.split)], &query.to_be_bytes()[..], judgment.document.as_bytes()].concat();
+        let key = judgment_key(judgment.split, query, &judgment.document);
         let value = [&judgment.grade.to_be_bytes()[..], &[source_tag(judgment.source)]].concat();
         let is_new = self.tables.judgments.get(transaction, &key)? != Some(&value[..]);
         if is_new {
@@ -102,18 +111,18 @@ impl Store {
         })
     }
 
-    /// The query with this id.
+    /// The query with this id, from a file or from feedback.
     ///
     /// # Errors
     /// The store cannot be read.
     pub fn query(&self, id: &str) -> Result<Option<Query>, Error> {
         self.read("read a query", |transaction| match self.number_of(transaction, id)? {
             Some(number) => self.numbered_query(transaction, number).map(Some),
-            None => Ok(None),
+            None => self.query_of_feedback(transaction, id),
         })
     }
 
-    /// How many queries there are.
+    /// How many queries files brought.
     ///
     /// # Errors
     /// The store cannot be read.
@@ -129,33 +138,74 @@ impl Store {
         Ok(self.judged_queries(split)?.into_iter().flat_map(|(_, judgments)| judgments).collect())
     }
 
-    /// The queries that have at least one judgment in a split, each with these judgments, ordered by id.
+    /// The queries that have at least one judgment in a split, each with these judgments, ordered by id. Those of files
+    /// and those of [`Feedback`](crate::corpus::Feedback) come together.
     ///
     /// # Errors
     /// The store cannot be read.
     pub fn judged_queries(&self, split: Split) -> Result<Vec<(Query, Vec<Judgment>)>, Error> {
-        self.read("read judgments", |transaction| {
-            let mut judged: Vec<(u64, Query, Vec<Judgment>)> = Vec::new();
-            for entry in self.tables.judgments.prefix_iter(transaction, &[split_tag(split)])? {
-                let (key, value) = entry?;
-                let (number, document) = number(key.get(1..).unwrap_or_default())?;
-                if judged.last().is_none_or(|(last, _, _)| *last != number) {
-                    judged.push((number, self.numbered_query(transaction, number)?, Vec::new()));
+        self.read("read judgments", |transaction| self.judged(transaction, split))
+    }
+
+    pub(super) fn judged(&self, transaction: &RoTxn<'_>, split: Split) -> Result<Vec<Judged>, heed::Error> {
+        let mut judged = self.judged_by_files(transaction, split)?;
+        let of_files = judged.len();
+        for (number, (query, judgments)) in self.judged_by_feedback(transaction, split)? {
+            let place = number.and_then(|number| {
+                judged.get(..of_files)?.binary_search_by_key(&number, |(number, _, _)| *number).ok()
+            });
+            match place.and_then(|place| judged.get_mut(place)) {
+                Some((_, _, others)) => {
+                    others.extend(judgments);
+                    others.sort_by(|left, right| left.document.cmp(&right.document));
                 }
-                if let Some((_, query, judgments)) = judged.last_mut() {
-                    let (grade, source) = grade_and_source(value)?;
-                    judgments.push(Judgment {
-                        query: query.id.clone(),
-                        document: text(document)?,
-                        grade,
-                        split,
-                        source,
-                    });
-                }
+                None => judged.push((0, query, judgments)),
             }
-            judged.sort_by(|(_, left, _), (_, right, _)| left.id.cmp(&right.id));
-            Ok(judged.into_iter().map(|(_, query, judgments)| (query, judgments)).collect())
-        })
+        }
+        judged.sort_by(|(_, left, _), (_, right, _)| left.id.cmp(&right.id));
+        Ok(judged.into_iter().map(|(_, query, judgments)| (query, judgments)).collect())
+    }
+
+    /// Ordered by the queries' numbers, then by the documents' ids.
+    fn judged_by_files(
+        &self,
+        transaction: &RoTxn<'_>,
+        split: Split,
+    ) -> Result<Vec<(u64, Query, Vec<Judgment>)>, heed::Error> {
+        let mut judged: Vec<(u64, Query, Vec<Judgment>)> = Vec::new();
+        for entry in self.tables.judgments.prefix_iter(transaction, &[split_tag(split)])? {
+            let (key, value) = entry?;
+            let (number, document) = number(key.get(1..).unwrap_or_default())?;
+            if judged.last().is_none_or(|(last, _, _)| *last != number) {
+                judged.push((number, self.numbered_query(transaction, number)?, Vec::new()));
+            }
+            if let Some((_, query, judgments)) = judged.last_mut() {
+                let (grade, source) = grade_and_source(value)?;
+                judgments.push(Judgment { query: query.id.clone(), document: text(document)?, grade, split, source });
+            }
+        }
+        Ok(judged)
+    }
+
+    pub(super) fn is_judged_by_files(
+        &self,
+        transaction: &RoTxn<'_>,
+        split: Split,
+        number: u64,
+    ) -> Result<bool, heed::Error> {
+        let prefix = judgment_key(split, number, "");
+        Ok(self.tables.judgments.prefix_iter(transaction, &prefix)?.next().transpose()?.is_some())
+    }
+
+    pub(super) fn grade_by_files(
+        &self,
+        transaction: &RoTxn<'_>,
+        split: Split,
+        number: u64,
+        document: &str,
+    ) -> Result<Option<i32>, heed::Error> {
+        let value = self.tables.judgments.get(transaction, &judgment_key(split, number, document))?;
+        Ok(value.map(grade_and_source).transpose()?.map(|(grade, _)| grade))
     }
 
     /// How many judgments each split has.
@@ -164,26 +214,30 @@ impl Store {
     /// The store cannot be read.
     pub fn judgment_counts(&self) -> Result<JudgmentCounts, Error> {
         self.read("count judgments", |transaction| {
-            let count = |split| {
+            let count = |split| -> Result<u64, heed::Error> {
                 let mut entries = self.tables.judgments.prefix_iter(transaction, &[split_tag(split)])?;
-                entries.try_fold(0, |count, entry| entry.map(|_| count + 1))
+                let of_files = entries.try_fold(0, |count, entry| entry.map(|_| count + 1))?;
+                let of_feedback = self.judged_by_feedback(transaction, split)?;
+                Ok(of_files + of_feedback.iter().map(|(_, (_, judgments))| judgments.len() as u64).sum::<u64>())
             };
             Ok(JudgmentCounts { train: count(Split::Train)?, dev: count(Split::Dev)?, test: count(Split::Test)? })
         })
     }
 
-    /// Up to `count` judged queries of a split, evenly spaced over their ids; the same ones every time.
+    /// Up to `count` queries that files judge in a split, evenly spaced over their ids; the same ones every time. None
+    /// from feedback: what somebody asked is not for everybody to read.
     ///
     /// # Errors
     /// The store cannot be read.
     pub fn sample_queries(&self, split: Split, count: usize) -> Result<Vec<Query>, Error> {
-        let judged = self.judged_queries(split)?;
+        let mut judged = self.read("read queries", |transaction| self.judged_by_files(transaction, split))?;
+        judged.sort_by(|(_, left, _), (_, right, _)| left.id.cmp(&right.id));
         let wanted = count.min(judged.len());
         let position = |number: usize| number * judged.len() / wanted.max(1);
-        Ok((0..wanted).filter_map(|number| Some(judged.get(position(number))?.0.clone())).collect())
+        Ok((0..wanted).filter_map(|number| Some(judged.get(position(number))?.1.clone())).collect())
     }
 
-    fn number_of(&self, transaction: &RoTxn<'_>, id: &str) -> Result<Option<u64>, heed::Error> {
+    pub(super) fn number_of(&self, transaction: &RoTxn<'_>, id: &str) -> Result<Option<u64>, heed::Error> {
         if id_rule(id).is_some() {
             return Ok(None);
         }
@@ -191,7 +245,7 @@ impl Store {
         value.map(|value| number(value).map(|(number, _)| number)).transpose()
     }
 
-    fn numbered_query(&self, transaction: &Reader<'_>, number: u64) -> Result<Query, heed::Error> {
+    pub(super) fn numbered_query(&self, transaction: &RoTxn<'_>, number: u64) -> Result<Query, heed::Error> {
         let json = self.tables.queries.get(transaction, &number.to_be_bytes())?;
         let json = json.ok_or_else(|| damaged(format!("query {number} is missing")))?;
         serde_json::from_slice(json).map_err(|error| damaged(format!("query {number}: {error}")))
@@ -200,6 +254,10 @@ impl Store {
 
 // Split, number and document id make up a key of at most 511 bytes, the most that LMDB takes.
 const _: () = assert!(1 + 8 + ID_BYTES <= 511);
+
+fn judgment_key(split: Split, number: u64, document: &str) -> Vec<u8> {
+    [&[split_tag(split)], &number.to_be_bytes()[..], document.as_bytes()].concat()
+}
 
 fn split_tag(split: Split) -> u8 {
     match split {

@@ -67,6 +67,29 @@ async fn wrong_bodies_are_refused_by_name() {
         ("/documents", r#"{"documents": [{"id": "a", "metadata": 3}]}"#, 422, "invalid-field", "documents[0].metadata"),
         ("/documents/delete", r#"{"ids": []}"#, 422, "invalid-field", "ids: empty"),
         ("/documents/delete", r#"{"ids": "a"}"#, 422, "invalid-field", "ids: invalid type"),
+        ("/feedback", "{", 400, "malformed-json", "line 1"),
+        ("/feedback", "[]", 422, "invalid-field", "expected an object"),
+        ("/feedback", "{}", 422, "invalid-field", "missing field `query`"),
+        ("/feedback", r#"{"query": "a", "id": "b"}"#, 422, "invalid-field", "missing field `grade`"),
+        ("/feedback", r#"{"query": "a", "id": "b", "grade": 1, "user": "c"}"#, 422, "unknown-field", "`user`"),
+        ("/feedback", r#"{"query": "a", "id": "b", "grade": 4}"#, 422, "invalid-field", "grade: 4"),
+        ("/feedback", r#"{"query": "a", "id": "b", "grade": -1}"#, 422, "invalid-field", "grade: -1"),
+        ("/feedback", r#"{"query": "a", "id": "b", "grade": 1.0}"#, 422, "invalid-field", "grade: invalid type"),
+        ("/feedback", r#"{"query": "a", "id": "b", "grade": "1"}"#, 422, "invalid-field", "grade: invalid type"),
+        ("/feedback", r#"{"query": "a", "id": "b", "grade": true}"#, 422, "invalid-field", "grade: invalid type"),
+        ("/feedback", r#"{"query": "a", "id": "b", "grade": null}"#, 422, "invalid-field", "grade: invalid type"),
+        ("/feedback", r#"{"query": "a", "id": "b", "grade": 1e99}"#, 422, "invalid-field", "grade: invalid type"),
+        ("/feedback", r#"{"query": "a", "id": "b", "grade": 1, "replaces": 9}"#, 422, "invalid-field", "replaces: 9"),
+        ("/feedback", r#"{"query": " \t\u00a0", "id": "b", "grade": 1}"#, 422, "invalid-field", "query: empty"),
+        ("/feedback", r#"{"query": 7, "id": "b", "grade": 1}"#, 422, "invalid-field", "query: invalid type"),
+        ("/feedback", r#"{"query": "a", "id": "", "grade": 1}"#, 422, "invalid-field", "id: empty"),
+        (
+            "/feedback",
+            r#"{"query": "aaaaaaaaaaaaaaaaaaaaa", "id": "b", "grade": 1}"#,
+            422,
+            "invalid-field",
+            "max_query",
+        ),
         ("/embed", r#"{"texts": []  , "kind": "query"}"#, 422, "invalid-field", "texts: empty"),
         ("/embed", r#"{"texts": ["a"], "kind": "document"}"#, 422, "invalid-field", "unknown variant `document`"),
         ("/embed", r#"{"texts": ["a"]}"#, 422, "invalid-field", "missing field `kind`"),
@@ -147,6 +170,7 @@ async fn valid_requests_wait_for_a_generation() {
         ("/search", r#"{"query": "a", "queries": null, "filter": null, "include": []}"#),
         ("/documents", r#"{"documents": [{"id": "a", "title": "", "text": "b", "metadata": {"x": [1]}}]}"#),
         ("/documents/delete", r#"{"ids": ["a"]}"#),
+        ("/feedback", r#"{"query": "a", "id": "b", "grade": 0, "replaces": 3}"#),
         ("/embed", r#"{"texts": ["a", ""], "kind": "passage"}"#),
         ("/v1/embeddings", r#"{"input": "a", "model": "any", "encoding_format": "base64"}"#),
     ];
@@ -167,7 +191,7 @@ async fn valid_requests_wait_for_a_generation() {
     }
     assert_eq!(get(&server, "/healthz").await.json()["status"], "ok");
     let metrics = get(&server, "/metrics").await.text();
-    assert!(metrics.contains("anced_rejected_requests_total{reason=\"not_ready\"} 10"), "{metrics}");
+    assert!(metrics.contains("anced_rejected_requests_total{reason=\"not_ready\"} 11"), "{metrics}");
 }
 
 #[tokio::test]

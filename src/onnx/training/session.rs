@@ -55,10 +55,10 @@ pub struct Update {
     pub skipped: bool,
 }
 
-/// The state of an optimiser, weight by weight in the order of [`TrainingSession::names`].
+/// The state of an optimiser.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Moments {
-    /// First moments, flat as [`TrainingSession::range`] tells.
+    /// First moments, flat, each weight in its range of [`TrainingSession::ranges`].
     pub first: Vec<f32>,
     /// Second moments.
     pub second: Vec<f32>,
