@@ -109,15 +109,16 @@ impl Retriever {
         self.stopping.store(true, Ordering::Release);
     }
 
-    /// Waits for the write under way and puts what the index holds into its files.
+    /// Waits for the change of generation and the write under way, and puts what the index holds into its files.
     ///
     /// # Errors
     /// Files that cannot be written; the next start encodes again what is missing then.
     pub async fn save(&self) -> Result<(), Error> {
+        let turn = Arc::clone(&self.swapping).lock_owned().await;
         let held = Arc::clone(&self.writer).lock_owned().await;
         let Some(generation) = self.live.load_full() else { return Ok(()) };
         blocking(move || {
-            let _held = held;
+            let _held = (held, turn);
             generation.save()
         })
         .await
@@ -218,7 +219,12 @@ impl Retriever {
     pub async fn embed(&self, texts: Vec<String>, side: Side) -> Result<Embedded, Error> {
         let generation = self.live()?;
         let encoded = encode(&generation, texts, side).await?;
-        Ok(Embedded { generation: generation.number(), model: generation.model(), vectors: encoded.vectors, tokens: encoded.tokens })
+        Ok(Embedded {
+            generation: generation.number(),
+            model: generation.model(),
+            vectors: encoded.vectors,
+            tokens: encoded.tokens,
+        })
     }
 
     /// The store, for reads by id and lists (blocking calls: use `spawn_blocking`).
@@ -286,7 +292,9 @@ impl Retriever {
 }
 
 /// Runs work that blocks on a thread for it. The work goes on to its end also when the caller leaves.
-pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
     let span = tracing::Span::current();
     match tokio::task::spawn_blocking(move || span.in_scope(work)).await {
         Ok(result) => result,

@@ -16,7 +16,7 @@ use crate::encoder::Side;
 /// and the new generation catches up again.
 const HOLD: Duration = Duration::from_millis(20);
 /// Rounds of catching up after which writers are held twice as long in each further one.
-const PATIENT_ROUNDS: u32 = 8;
+const PATIENT_ROUNDS: u32 = 20;
 /// Writers are never held longer: then the change is given up.
 const MOST_HOLD: Duration = Duration::from_secs(5);
 /// Rounds after which the change is given up whatever the numbers look like.
@@ -46,21 +46,26 @@ pub struct SwapReport {
     pub loading: Duration,
     /// Writes and deletions of the store that its files did not have.
     pub caught_up: u64,
-    /// How long writers were held, all holds together.
-    pub holding: Duration,
+    /// How long writers were held at most.
+    pub longest_hold: Duration,
+    /// How often they were held: more than once where the last writes took longer than thought.
+    pub holds: u32,
     /// From the start until it answered.
     pub total: Duration,
     /// Generations that were removed afterwards.
     pub removed: Vec<u64>,
 }
 
-/// How fast a generation takes changes, and which it has got.
+/// How fast a generation takes changes.
 #[derive(Debug)]
 struct Pace {
     seconds_a_change: f64,
 }
 
 impl Pace {
+    /// Slow, until something is known.
+    const UNKNOWN: Self = Self { seconds_a_change: 0.02 };
+
     /// Learns from changes that were applied.
     fn saw(&mut self, changes: usize, took: Duration) {
         if changes > 0 {
@@ -127,7 +132,7 @@ impl Retriever {
             previous = report.previous,
             seconds = report.total.as_secs_f64(),
             caught_up = report.caught_up,
-            held_ms = report.holding.as_secs_f64() * 1e3,
+            longest_hold_ms = report.longest_hold.as_secs_f64() * 1e3,
             "another generation is live"
         );
         // No writer gets to it any more. What its files lack now, a roll-back would have to encode again.
@@ -146,25 +151,31 @@ impl Retriever {
         let loading = started.elapsed();
         let before = candidate.applied();
         let candidate = Arc::new(candidate);
-        let holding = self.catch_up_and_take_over(previous.number(), &candidate)?;
+        let (holds, longest_hold) =
+            self.catch_up_and_take_over(&candidate).inspect_err(|_| self.name_again(previous.number()))?;
         Ok(SwapReport {
             number,
             previous: previous.number(),
             status: candidate.manifest().status,
             loading,
             caught_up: candidate.applied().saturating_sub(before),
-            holding,
+            longest_hold,
+            holds,
             total: started.elapsed(),
             removed: Vec::new(),
         })
     }
 
     /// Applies what was written since the generation's files, at first while writers go on, at last while they are held.
-    /// Returns how long they were.
-    fn catch_up_and_take_over(&self, previous: u64, candidate: &Arc<Generation>) -> Result<Duration, Error> {
+    /// Returns how often they were, and how long at most.
+    ///
+    /// `LIVE` names the generation before it answers: flushing a file takes as long as the disk likes, and no writer
+    /// should wait for it. A process that ends in between starts with the new generation, which catches up then.
+    fn catch_up_and_take_over(&self, candidate: &Arc<Generation>) -> Result<(u32, Duration), Error> {
         let store = self.data.store();
-        let mut pace = Pace { seconds_a_change: 0.0 };
-        let (mut allowance, mut holding, mut behind_before) = (HOLD, Duration::ZERO, u64::MAX);
+        let mut pace = Pace::UNKNOWN;
+        let (mut allowance, mut behind_before, mut named) = (HOLD, u64::MAX, false);
+        let (mut holds, mut longest_hold) = (0, Duration::ZERO);
         for round in 0..MOST_ROUNDS {
             self.refuse_when_stopping()?;
             let target = store.last_sequence()?;
@@ -179,11 +190,14 @@ impl Retriever {
             }
             let behind = store.last_sequence()?.saturating_sub(candidate.applied());
             let estimate = pace.estimate(behind);
-            if estimate <= allowance {
-                let (took, done) = self.hold_and_take_over(previous, candidate, &mut pace, allowance)?;
-                holding += took;
+            if estimate <= allowance && !named {
+                self.data.set_live(candidate.number())?;
+                named = true;
+            } else if estimate <= allowance {
+                let (took, done) = self.hold_and_take_over(candidate, &mut pace, allowance)?;
+                (holds, longest_hold) = (holds + 1, longest_hold.max(took));
                 if done {
-                    return Ok(holding);
+                    return Ok((holds, longest_hold));
                 }
             } else if estimate > MOST_HOLD && behind >= behind_before {
                 break;
@@ -197,11 +211,10 @@ impl Retriever {
         Err(Error::Overtaken { number: candidate.number(), behind })
     }
 
-    /// Holds writers, applies the last changes, and makes the generation live; lets writers go where it takes longer
-    /// than `allowance`. Returns how long they were held, and whether the generation is live.
+    /// Holds writers, applies the last changes, and makes the generation answer; lets writers go where it would take
+    /// longer than `allowance`. Returns how long they were held, and whether the generation is live.
     fn hold_and_take_over(
         &self,
-        previous: u64,
         candidate: &Arc<Generation>,
         pace: &mut Pace,
         allowance: Duration,
@@ -211,25 +224,27 @@ impl Retriever {
         let since = Instant::now();
         let last = store.last_sequence()?;
         while candidate.applied() < last {
-            if since.elapsed() > allowance {
+            let left = pace.estimate(last - candidate.applied());
+            if since.elapsed() + left > allowance {
                 drop(held);
                 return Ok((since.elapsed(), false));
             }
             let started = Instant::now();
             pace.saw(apply(candidate, store, pace.within(allowance))?, started.elapsed());
         }
-        // The file first: it can fail, and then nothing has changed. Both generations are sound on the disk, so that a
-        // process that ends here starts well with either.
-        if let Err(error) = self.data.set_live(candidate.number()) {
-            // It may have been renamed and only its flush failed.
-            if let Err(again) = self.data.set_live(previous) {
-                tracing::error!(error = %again, generation = previous, "LIVE may name a generation that is not live");
-            }
-            return Err(error);
-        }
         self.take_over(Arc::clone(candidate));
         drop(held);
         Ok((since.elapsed(), true))
+    }
+
+    /// Makes `LIVE` name what is live after a change that failed.
+    fn name_again(&self, number: u64) {
+        if matches!(self.data.live(), Ok(Some(named)) if named == number) {
+            return;
+        }
+        if let Err(error) = self.data.set_live(number) {
+            tracing::error!(%error, generation = number, "LIVE may name another generation than the one that is live");
+        }
     }
 }
 

@@ -76,8 +76,10 @@ pub(super) struct ActivatedAnswer {
     load_seconds: f64,
     /// Writes and deletions that it had to catch up with.
     caught_up: u64,
-    /// How long writes waited; searches never do.
+    /// How long writes waited at most; searches never do.
     hold_seconds: f64,
+    /// How often they did.
+    holds: u32,
     /// From the request until it answered searches.
     total_seconds: f64,
 }
@@ -113,7 +115,7 @@ impl From<GenerationInfo> for GenerationBody {
 
 impl From<SwapReport> for ActivatedAnswer {
     fn from(report: SwapReport) -> Self {
-        let SwapReport { number, previous, status, loading, caught_up, holding, total, .. } = report;
+        let SwapReport { number, previous, status, loading, caught_up, longest_hold, holds, total, .. } = report;
         let note = (status == Standing::Rejected).then(|| {
             format!("generation {number} was rejected when it was made: it measured worse than the one that was live")
         });
@@ -125,7 +127,8 @@ impl From<SwapReport> for ActivatedAnswer {
             note,
             load_seconds: seconds(loading),
             caught_up,
-            hold_seconds: seconds(holding),
+            hold_seconds: seconds(longest_hold),
+            holds,
             total_seconds: seconds(total),
         }
     }
