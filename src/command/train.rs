@@ -13,7 +13,7 @@ use crate::ance::{Event, Means, Outcome, Plan, Run};
 use crate::corpus::Split;
 use crate::encoder::Overrides;
 use crate::evaluation::{self, judged_split, measure};
-use crate::generation::{DataFolder, Generation, Machine, Manifest, build};
+use crate::generation::{DataFolder, Generation, Machine, Manifest, Standing, build};
 use crate::settings::{EncoderArgs, IndexArgs, Settings, TrainArgs};
 use crate::telemetry::Metrics;
 
@@ -165,6 +165,10 @@ fn verdict(
     };
     let old = means(live)?;
     let published = value(&new) >= value(&old) - tolerance;
+    if !published {
+        manifest.status = Standing::Rejected;
+        manifest.write(&folder)?;
+    }
     let word = if published { "published" } else { "kept, but not made live" };
     let reason = format!("{word}: {} {:.4}, generation {live} has {:.4}", plan.measure, value(&new), value(&old));
     Ok(Verdict { published, reason, new: Some(new), live: Some(old) })

@@ -14,6 +14,7 @@ mod embed;
 mod envelope;
 mod error;
 mod feedback;
+mod generations;
 mod health;
 mod hit;
 mod host;
