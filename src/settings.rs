@@ -237,6 +237,8 @@ settings! {
         request_timeout: u64 = 60,
         /// Seconds that a stopping server waits for the requests under way.
         drain_timeout: u64 = 30,
+        /// Generations that stay on disk after a refresh; the live one and the one it was trained from always do.
+        keep_generations: usize = 3,
     }
 }
 
@@ -271,6 +273,7 @@ impl Settings {
             ("max_batch", self.max_batch),
             ("max_body_bytes", self.max_body_bytes),
             ("max_query_chars", self.max_query_chars),
+            ("keep_generations", self.keep_generations),
         ];
         let at_least_one = at_least_one.iter().find(|(_, value)| *value == 0).map(|(key, _)| *key);
         if let Some(key) = at_least_one.or((self.save_after == 0).then_some("save_after")) {

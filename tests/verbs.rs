@@ -52,6 +52,14 @@ fn the_verbs_work_together_and_print_one_object() {
         assert_eq!((&built["generation"], &built["documents"]), (&json!(number), &json!(3)), "{built}");
         assert_eq!(std::fs::read_to_string(data.join("LIVE")).unwrap(), format!("{number}\n"));
     }
+    let named =
+        |number: &str| outcome(&["index", "--json", "--data", data.to_str().unwrap(), "--generation", number], &[]);
+    for number in [1, 2] {
+        assert_eq!(object(&named(&number.to_string()))["generation"], number);
+        assert_eq!(std::fs::read_to_string(data.join("LIVE")).unwrap(), format!("{number}\n"));
+    }
+    assert_failed(&named("7"), 1, &["no such generation"]);
+    assert_failed(&run(data, "index", &["--generation", "1"]), 2, &["--model", "--generation"]);
     let found = object(&run(data, "search", &["--json", "-k", "2", "list", "all", "files"]));
     assert_eq!((&found["generation"], found["hits"].as_array().unwrap().len()), (&json!(2), 2), "{found}");
     let filtered = object(&run(data, "search", &["--json", "--filter", r#"{"lang": "en"}"#, "list"]));

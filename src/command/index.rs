@@ -8,7 +8,7 @@ use super::{General, print};
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::generation::{DataFolder, Machine, build};
+use crate::generation::{DataFolder, Generation, Machine, build};
 use crate::settings::{EncoderArgs, IndexArgs};
 use crate::telemetry::Metrics;
 
@@ -21,6 +21,9 @@ pub(super) struct IndexVerb {
     encoder: EncoderArgs,
     #[command(flatten)]
     index: IndexArgs,
+    /// Build nothing: make the generation of this number live again. A running server does it by its REST API.
+    #[arg(long, value_name = "N", conflicts_with = "model")]
+    generation: Option<u64>,
     /// Print the generation as a JSON object.
     #[arg(long)]
     json: bool,
@@ -31,7 +34,15 @@ impl IndexVerb {
         let settings = self.general.settings(&[&self.encoder, &self.index])?;
         let (data, _lock) = DataFolder::open_locked(&settings.data)?;
         let machine = Machine::new(&settings, Arc::new(Metrics::new()?))?;
-        let number = build_and_publish(&data, &settings.model, &machine)?;
+        let number = match self.generation {
+            Some(number) => {
+                // Loaded for its checks only.
+                Generation::open(&data, number, &machine)?;
+                data.set_live(number)?;
+                number
+            }
+            None => build_and_publish(&data, &settings.model, &machine)?,
+        };
         let manifest = crate::generation::Manifest::read(&data.generation(number))?;
         if self.json {
             return print(&serde_json::to_string(&json!({

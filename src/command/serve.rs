@@ -13,7 +13,7 @@ use super::import::import;
 use super::index::build_and_publish;
 use super::progress::{Progress, Unit};
 use crate::corpus::ImportOptions;
-use crate::generation::{DataFolder, Machine, Retriever};
+use crate::generation::{DataFolder, Machine, Retriever, Standing};
 use crate::http::{self, App};
 use crate::settings::{EncoderArgs, IndexArgs, ServerArgs, Settings};
 use crate::telemetry::Metrics;
@@ -111,7 +111,9 @@ fn prepare(
 ) -> anyhow::Result<Arc<Retriever>> {
     let machine = Machine::new(settings, metrics)?;
     if data.live()?.is_none() {
-        if let Some(newest) = data.manifests()?.last() {
+        let manifests = data.manifests()?;
+        let ready = manifests.iter().rfind(|manifest| manifest.status == Standing::Ready);
+        if let Some(newest) = ready.or(manifests.last()) {
             // A first build whose process ended just before it was made live, or a file that somebody removed.
             tracing::warn!(generation = newest.number, "LIVE is missing, the newest generation is made live");
             data.set_live(newest.number)?;

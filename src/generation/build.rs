@@ -8,7 +8,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::folder::io_error;
 use super::manifest::{EncoderRecord, FileRecord, checkpoint_digest, file_record, sync_folder};
-use super::{DataFolder, Error, Machine, Manifest};
+use super::{DataFolder, Error, Machine, Manifest, Standing};
 use crate::corpus::StoredDocument;
 use crate::encoder::{Encoder, Overrides, Side};
 use crate::index::{GRAPH_FILE, Index, VECTORS_FILE};
@@ -111,6 +111,7 @@ fn write(
         store: store.identity().to_owned(),
         documents: index.count() as u64,
         applied_sequence: applied,
+        status: Standing::Ready,
         measures: BTreeMap::new(),
         vectors_file: VECTORS_FILE.into(),
         graph_file: GRAPH_FILE.into(),

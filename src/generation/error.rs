@@ -24,6 +24,32 @@ pub enum Error {
     /// The server is stopping.
     #[error("the server is stopping")]
     Stopping,
+    /// There is no generation of this number.
+    #[error("there is no generation {0}; GET /admin/generations lists those on disk")]
+    UnknownGeneration(u64),
+    /// The generation answers already.
+    #[error("generation {0} is live already")]
+    AlreadyLive(u64),
+    /// One generation is made live or removed at a time.
+    #[error("another generation is being made live or removed; try again when that is done")]
+    SwapRunning,
+    /// What is live stays on disk.
+    #[error("generation {0} is live and cannot be removed; make another one live first")]
+    Live(u64),
+    /// Only a person makes a rejected generation live.
+    #[error("generation {0} was rejected: it measured worse than the live one, and is made live by hand only")]
+    Rejected(u64),
+    /// Writes come faster than the new generation takes them.
+    #[error(
+        "generation {number} cannot catch up: writes come faster than it encodes them, {behind} were missing at the end; \
+         write more slowly and try again"
+    )]
+    Overtaken {
+        /// Which.
+        number: u64,
+        /// Writes and deletions that it did not have yet.
+        behind: u64,
+    },
     /// The store failed.
     #[error(transparent)]
     Corpus(#[from] crate::corpus::Error),

@@ -13,6 +13,10 @@ const LIVE: &str = "LIVE";
 const LOCK: &str = "lock";
 /// The ending of a generation's folder while it is being written.
 const UNFINISHED: &str = ".new";
+/// The ending of a generation's folder while it is being removed.
+const REMOVED: &str = ".removed";
+/// The highest number that a removed generation had: numbers are never given twice.
+const HIGHEST: &str = "highest-removed";
 /// How the names of files begin that are written beside those they replace, ours and those of safetensors.
 const TEMPORARY: &str = ".tmp";
 
@@ -120,12 +124,48 @@ impl DataFolder {
         Ok(entries(&folder)?.iter().filter_map(|path| file_name(path).parse().ok()).collect())
     }
 
-    /// The number that the next generation takes.
+    /// The number that the next generation takes: above all that there are and were.
     ///
     /// # Errors
     /// A folder that cannot be listed.
     pub fn next_number(&self) -> Result<u64, Error> {
-        Ok(self.numbers()?.into_iter().max().unwrap_or(0) + 1)
+        Ok(self.numbers()?.into_iter().max().unwrap_or(0).max(self.highest_removed()?) + 1)
+    }
+
+    fn highest_removed(&self) -> Result<u64, Error> {
+        let file = self.path.join(HIGHEST);
+        match std::fs::read_to_string(&file) {
+            // A file that somebody changed by hand keeps no number from being given twice, which is no harm to the data.
+            Ok(text) => Ok(text.trim().parse().unwrap_or(0)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(0),
+            Err(source) => Err(Error::Io { path: file, source }),
+        }
+    }
+
+    /// Removes a generation from the disk. Whenever the process ends it is there whole or, for the next start, not at
+    /// all. The caller sees to it that it is not live and nothing loads it.
+    ///
+    /// # Errors
+    /// [`Error::UnknownGeneration`], a folder that cannot be renamed; one that was renamed but could not be emptied is
+    /// told to the log, and the next start tries again.
+    pub(super) fn remove(&self, number: u64) -> Result<(), Error> {
+        let folder = self.generation(number);
+        if !folder.is_dir() {
+            return Err(Error::UnknownGeneration(number));
+        }
+        if self.numbers()?.into_iter().max() == Some(number) && number > self.highest_removed()? {
+            replace_file(&self.path.join(HIGHEST), format!("{number}\n").as_bytes())?;
+        }
+        let aside = self.path.join("generations").join(format!("{number:06}{REMOVED}"));
+        if aside.exists() {
+            std::fs::remove_dir_all(&aside).map_err(io_error(&aside))?;
+        }
+        std::fs::rename(&folder, &aside).map_err(io_error(&folder))?;
+        sync_folder(&self.path.join("generations"))?;
+        if let Err(error) = std::fs::remove_dir_all(&aside) {
+            tracing::warn!(folder = %aside.display(), %error, "a removed generation's files stay until the next start");
+        }
+        Ok(())
     }
 
     /// The number in `LIVE`, none where no generation was ever made live.
@@ -155,16 +195,16 @@ impl DataFolder {
         replace_file(&self.path.join(LIVE), format!("{number}\n").as_bytes())
     }
 
-    /// Removes what was being written when its process ended: generations that never took their number, index files
-    /// that no manifest names, files that were to replace others. A numbered folder stays whatever it lacks: it was
+    /// Removes what was being written or removed when its process ended: generations that never took their number or had
+    /// lost it, index files that no manifest names, files that were to replace others. A numbered folder stays whatever it lacks: it was
     /// whole once, and a manifest that is put back makes it so again.
     fn clean_up(&self) -> Result<(), Error> {
         remove_temporary_files(&self.path)?;
         let folder = self.path.join("generations");
         for path in entries(&folder)? {
             let name = file_name(&path);
-            if name.ends_with(UNFINISHED) && path.is_dir() {
-                tracing::warn!(folder = %path.display(), "half-written generation removed");
+            if (name.ends_with(UNFINISHED) || name.ends_with(REMOVED)) && path.is_dir() {
+                tracing::warn!(folder = %path.display(), "half-written or half-removed generation removed");
                 std::fs::remove_dir_all(&path).map_err(io_error(&path))?;
             }
             if name.parse::<u64>().is_ok() && path.is_dir() {

@@ -27,6 +27,8 @@ pub struct Machine {
     pub expansion_search: usize,
     /// Changes after which an index is written to its files.
     pub save_after: u64,
+    /// Generations that stay on disk when a refresh made a new one live.
+    pub keep_generations: usize,
     /// Where measurements go.
     pub metrics: Arc<Metrics>,
 }
@@ -45,6 +47,7 @@ impl Machine {
             index: IndexOptions::from(settings),
             expansion_search: settings.expansion_search,
             save_after: settings.save_after,
+            keep_generations: settings.keep_generations,
             metrics,
         })
     }
@@ -192,6 +195,11 @@ impl Generation {
     /// Its manifest as on disk.
     pub fn manifest(&self) -> Manifest {
         self.manifest.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    /// The name of its checkpoint where that came from.
+    pub fn model(&self) -> String {
+        self.manifest.lock().unwrap_or_else(std::sync::PoisonError::into_inner).model.clone()
     }
 
     /// Writes the index as it is now beside its old files, then the manifest that names the new ones, then removes the

@@ -55,6 +55,31 @@ impl EncoderRecord {
     }
 }
 
+/// What the gate said when the generation was made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Standing {
+    /// Nothing speaks against it.
+    #[default]
+    Ready,
+    /// It measured worse than the one that was live: it goes live by hand only.
+    Rejected,
+}
+
+impl Standing {
+    fn is_ready(&self) -> bool {
+        *self == Self::Ready
+    }
+
+    /// As in `manifest.json`: `ready` or `rejected`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Rejected => "rejected",
+        }
+    }
+}
+
 /// The contents of `manifest.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -82,6 +107,9 @@ pub struct Manifest {
     pub documents: u64,
     /// The index files hold every write up to this sequence.
     pub applied_sequence: u64,
+    /// What the gate said. Left out where it is `ready`, so that the checksums of manifests without it stay true.
+    #[serde(default, skip_serializing_if = "Standing::is_ready")]
+    pub status: Standing,
     /// Measures by name, as far as they were taken.
     pub measures: BTreeMap<String, f64>,
     /// The file of the vectors.
@@ -132,6 +160,11 @@ impl Manifest {
         self.checksum = self.own_checksum().map_err(refuse)?;
         let text = serde_json::to_vec_pretty(self).map_err(|error| refuse(error.to_string()))?;
         replace_file(&file, &text)
+    }
+
+    /// What its files take on disk, in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.files.values().map(|file| file.bytes).sum()
     }
 
     /// Compares every file with its checksum.

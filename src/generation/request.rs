@@ -105,6 +105,8 @@ pub struct Deleted {
 pub struct Embedded {
     /// The number of the generation whose encoder answered.
     pub generation: u64,
+    /// Its checkpoint's name.
+    pub model: String,
     /// One vector a text, f32 of `[dimension]`.
     pub vectors: Vec<Vec<f32>>,
     /// Tokens read, special ones included, padding not.
@@ -116,8 +118,12 @@ pub struct Embedded {
 pub struct GenerationInfo {
     /// 1, 2, 3, …
     pub number: u64,
+    /// The generation that it was trained from; none where the checkpoint came from outside.
+    pub parent: Option<u64>,
     /// RFC 3339, UTC.
     pub created: String,
+    /// The checkpoint folder's name where it came from.
+    pub model: String,
     /// Documents in its index.
     pub documents: u64,
     /// Components of a vector.
@@ -128,6 +134,12 @@ pub struct GenerationInfo {
     pub checkpoint: String,
     /// Whether it answers now.
     pub live: bool,
+    /// What the gate said when it was made.
+    pub status: super::Standing,
+    /// Measures by name, as far as they were taken.
+    pub measures: std::collections::BTreeMap<String, f64>,
+    /// What its files take on disk.
+    pub bytes: u64,
 }
 
 /// The state of the retriever for operators and the web page.
@@ -158,7 +170,9 @@ impl GenerationInfo {
     pub(super) fn from_manifest(manifest: &super::Manifest, live: bool) -> Self {
         Self {
             number: manifest.number,
+            parent: manifest.parent,
             created: manifest.created.clone(),
+            model: manifest.model.clone(),
             documents: manifest.documents,
             dimension: manifest.dimension,
             similarity: match manifest.similarity {
@@ -167,6 +181,9 @@ impl GenerationInfo {
             },
             checkpoint: manifest.checkpoint_digest.clone(),
             live,
+            status: manifest.status,
+            measures: manifest.measures.clone(),
+            bytes: manifest.bytes(),
         }
     }
 }

@@ -25,14 +25,15 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Answers searches from the live generation and takes writes; shared by every handler.
 #[derive(Debug)]
 pub struct Retriever {
-    data: DataFolder,
-    live: ArcSwapOption<Generation>,
+    pub(super) data: DataFolder,
+    pub(super) live: ArcSwapOption<Generation>,
     /// Held by the one write under way: the order of the log is the order of the index.
-    writer: Arc<Mutex<()>>,
+    pub(super) writer: Arc<Mutex<()>>,
+    /// Held while a generation is made live or removed.
+    pub(super) swapping: Arc<Mutex<()>>,
     stopping: AtomicBool,
-    expansion_search: usize,
-    save_after: u64,
-    metrics: Arc<Metrics>,
+    pub(super) machine: Machine,
+    pub(super) metrics: Arc<Metrics>,
 }
 
 impl Retriever {
@@ -42,9 +43,9 @@ impl Retriever {
             data,
             live: ArcSwapOption::empty(),
             writer: Arc::default(),
+            swapping: Arc::default(),
             stopping: AtomicBool::new(false),
-            expansion_search: machine.expansion_search,
-            save_after: machine.save_after,
+            machine: machine.clone(),
             metrics: Arc::clone(&machine.metrics),
         }
     }
@@ -71,12 +72,17 @@ impl Retriever {
     ) -> Result<(), Error> {
         let generation = Generation::open(&self.data, number, machine)?;
         catch_up(&generation, self.data.store(), progress)?;
+        self.take_over(Arc::new(generation));
+        Ok(())
+    }
+
+    /// Makes a generation the one that answers.
+    pub(super) fn take_over(&self, generation: Arc<Generation>) {
         let encoder = generation.encoder();
-        let labels = [&encoder.placement().to_string(), encoder.precision(), &generation.manifest().model];
+        let labels = [&encoder.placement().to_string(), encoder.precision(), &generation.model()];
         self.metrics.encoder_info.reset();
         self.metrics.encoder_info.with_label_values(&labels).set(1);
-        self.live.store(Some(Arc::new(generation)));
-        Ok(())
+        self.live.store(Some(generation));
     }
 
     /// As [`load`](Self::load), and saves what had to be encoded, so that the next start need not. For the process that
@@ -103,15 +109,16 @@ impl Retriever {
         self.stopping.store(true, Ordering::Release);
     }
 
-    /// Waits for the write under way and puts what the index holds into its files.
+    /// Waits for the change of generation and the write under way, and puts what the index holds into its files.
     ///
     /// # Errors
     /// Files that cannot be written; the next start encodes again what is missing then.
     pub async fn save(&self) -> Result<(), Error> {
+        let turn = Arc::clone(&self.swapping).lock_owned().await;
         let held = Arc::clone(&self.writer).lock_owned().await;
         let Some(generation) = self.live.load_full() else { return Ok(()) };
         blocking(move || {
-            let _held = held;
+            let _held = (held, turn);
             generation.save()
         })
         .await
@@ -129,7 +136,7 @@ impl Retriever {
         }
         let encoded = encode(&generation, request.queries.clone(), Side::Query).await?;
         let store = Arc::clone(self.data.store());
-        let expansion = request.ef.unwrap_or(self.expansion_search);
+        let expansion = request.ef.unwrap_or(self.machine.expansion_search);
         let number = generation.number();
         let mut times = StageTimes {
             queue: encoded.times.queue,
@@ -168,13 +175,14 @@ impl Retriever {
                 changed.iter().map(|document| checkpoint.passage(&document.title, &document.text)).collect();
             let encoded = encode(&generation, texts, Side::Passage).await?;
             let held = Arc::clone(&self.writer).lock_owned().await;
-            if self.live()?.number() != generation.number() {
-                // Swapped meanwhile: these vectors are another model's.
+            if !Arc::ptr_eq(&self.live()?, &generation) {
+                // Swapped meanwhile: these vectors are another model's, or this index is one that nobody searches any
+                // more, whatever its number.
                 continue;
             }
             let store = Arc::clone(self.data.store());
             let count = changed.len();
-            let save_after = self.save_after;
+            let save_after = self.machine.save_after;
             let sequence = blocking(move || {
                 let _held = held;
                 writing::commit(&generation, &store, &changed, &encoded.vectors, save_after)
@@ -194,7 +202,7 @@ impl Retriever {
         let held = Arc::clone(&self.writer).lock_owned().await;
         let generation = self.live()?;
         let store = Arc::clone(self.data.store());
-        let save_after = self.save_after;
+        let save_after = self.machine.save_after;
         let deleted = blocking(move || {
             let _held = held;
             writing::delete(&generation, &store, &ids, save_after)
@@ -211,7 +219,12 @@ impl Retriever {
     pub async fn embed(&self, texts: Vec<String>, side: Side) -> Result<Embedded, Error> {
         let generation = self.live()?;
         let encoded = encode(&generation, texts, side).await?;
-        Ok(Embedded { generation: generation.number(), vectors: encoded.vectors, tokens: encoded.tokens })
+        Ok(Embedded {
+            generation: generation.number(),
+            model: generation.model(),
+            vectors: encoded.vectors,
+            tokens: encoded.tokens,
+        })
     }
 
     /// The store, for reads by id and lists (blocking calls: use `spawn_blocking`).
@@ -242,7 +255,7 @@ impl Retriever {
             index_bytes: live.map_or(0, |generation| generation.index().bytes() as u64),
             device: text(live.map(|generation| generation.encoder().placement().to_string())),
             precision: text(live.map(|generation| generation.encoder().precision().to_owned())),
-            model: text(live.map(|generation| generation.manifest().model)),
+            model: text(live.map(Generation::model)),
             queue_depth: live.map_or(0, |generation| generation.encoder().queue_depth()),
         })
     }
@@ -273,13 +286,15 @@ impl Retriever {
         }
     }
 
-    fn refuse_when_stopping(&self) -> Result<(), Error> {
+    pub(super) fn refuse_when_stopping(&self) -> Result<(), Error> {
         if self.stopping.load(Ordering::Acquire) { Err(Error::Stopping) } else { Ok(()) }
     }
 }
 
 /// Runs work that blocks on a thread for it. The work goes on to its end also when the caller leaves.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
     let span = tracing::Span::current();
     match tokio::task::spawn_blocking(move || span.in_scope(work)).await {
         Ok(result) => result,

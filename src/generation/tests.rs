@@ -1,6 +1,7 @@
-//! Writes and saves that fail half-way.
+//! Writes, saves and changes of generation that fail half-way; which generations stay.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use super::*;
 use crate::corpus::Document;
@@ -121,4 +122,122 @@ fn a_save_that_fails_keeps_the_old_files_and_the_next_one_works() {
     Manifest::read(&generation).unwrap().verify(&generation).unwrap();
     assert_eq!(names(), ["checkpoint", "index-1.usearch", "manifest.json", "vectors-1.safetensors"]);
     assert_eq!(before.len(), 4);
+}
+
+fn fixture(checkpoint: &str) -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/reference").join(checkpoint)
+}
+
+/// Builds a further generation of another model and dimension.
+fn build_another(retriever: &Retriever, machine: &Machine, parent: Option<u64>, standing: Standing) -> u64 {
+    let number = build(&retriever.data, &fixture("roberta-ance"), parent, machine, &mut |_| {}).unwrap();
+    let folder = retriever.data.generation(number);
+    let mut manifest = Manifest::read(&folder).unwrap();
+    manifest.status = standing;
+    manifest.write(&folder).unwrap();
+    number
+}
+
+fn numbers(retriever: &Retriever) -> Vec<u64> {
+    retriever.data.manifests().unwrap().iter().map(|manifest| manifest.number).collect()
+}
+
+#[test]
+fn what_was_deleted_while_a_generation_was_away_does_not_come_back_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let machine = machine(|_| {});
+    let retriever = Arc::new(retriever(folder.path(), &machine));
+    done(retriever.write(vec![document("a", "one text"), document("b", "another text")])).unwrap();
+    build_another(&retriever, &machine, None, Standing::Ready);
+    // Neither in the files of the first generation, nor in those of the second.
+    done(retriever.write(vec![document("c", "a third text"), document("d", "a fourth text")])).unwrap();
+    let forth = done(retriever.activate(2, Initiator::Person)).unwrap();
+    assert_eq!((forth.number, forth.previous, forth.caught_up), (2, 1, 2));
+    assert_eq!(Manifest::read(&retriever.data.generation(1)).unwrap().applied_sequence, 4, "the old one was not saved");
+
+    done(retriever.delete(vec!["a".into(), "c".into()])).unwrap();
+    done(retriever.write(vec![document("b", "quite another text")])).unwrap();
+    let back = done(retriever.activate(1, Initiator::Person)).unwrap();
+    assert_eq!(back.caught_up, 3);
+    let mut found = found(&retriever, "quite another text");
+    assert_eq!(found[0], "b");
+    found.sort();
+    assert_eq!(found, ["b", "d"]);
+    assert_eq!(retriever.status().unwrap().indexed, 2);
+    assert_eq!(retriever.data.live().unwrap(), Some(1));
+}
+
+#[test]
+fn a_change_that_cannot_be_written_down_is_not_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let machine = machine(|_| {});
+    let retriever = Arc::new(retriever(folder.path(), &machine));
+    done(retriever.write(vec![document("a", "one text")])).unwrap();
+    build_another(&retriever, &machine, None, Standing::Ready);
+    let file = folder.path().join("LIVE");
+    std::fs::remove_file(&file).unwrap();
+    std::fs::create_dir(&file).unwrap();
+    assert!(matches!(done(retriever.activate(2, Initiator::Person)).unwrap_err(), Error::Io { .. }));
+    assert_eq!(retriever.live().unwrap().number(), 1);
+    std::fs::remove_dir(&file).unwrap();
+    // Writers were let go, and so was the turn of the next change.
+    done(retriever.write(vec![document("b", "another text")])).unwrap();
+    done(retriever.activate(2, Initiator::Person)).unwrap();
+    assert_eq!(retriever.status().unwrap().indexed, 2);
+    retriever.stop();
+    assert!(matches!(done(retriever.activate(1, Initiator::Person)).unwrap_err(), Error::Stopping));
+}
+
+#[test]
+fn a_refresh_makes_no_rejected_generation_live_and_leaves_the_newest() {
+    let folder = tempfile::tempdir().unwrap();
+    let machine = machine(|settings| settings.keep_generations = 2);
+    let retriever = Arc::new(retriever(folder.path(), &machine));
+    done(retriever.write(vec![document("a", "one text")])).unwrap();
+    for (standing, number) in [(Standing::Ready, 2), (Standing::Ready, 3), (Standing::Rejected, 4)] {
+        assert_eq!(build_another(&retriever, &machine, Some(1), standing), number);
+    }
+    let refused = done(retriever.activate(4, Initiator::Refresh)).unwrap_err();
+    assert!(matches!(refused, Error::Rejected(4)), "{refused:?}");
+    assert_eq!(numbers(&retriever), [1, 2, 3, 4]);
+    // A person's change removes nothing.
+    let by_hand = done(retriever.activate(4, Initiator::Person)).unwrap();
+    assert_eq!((by_hand.status, by_hand.removed.len()), (Standing::Rejected, 0));
+    assert_eq!(numbers(&retriever), [1, 2, 3, 4]);
+    // Number 1 is the parent of the one that goes live, 3 and 4 are the newest.
+    let report = done(retriever.activate(3, Initiator::Refresh)).unwrap();
+    assert_eq!((report.removed, numbers(&retriever)), (vec![2], vec![1, 3, 4]));
+
+    assert!(matches!(done(retriever.remove(3)).unwrap_err(), Error::Live(3)));
+    done(retriever.remove(4)).unwrap();
+    assert_eq!(build_another(&retriever, &machine, Some(3), Standing::Ready), 5, "a number is given once");
+    let turn = retriever.turn().unwrap();
+    assert!(matches!(done(retriever.remove(5)).unwrap_err(), Error::SwapRunning));
+    assert!(matches!(done(retriever.activate(5, Initiator::Person)).unwrap_err(), Error::SwapRunning));
+    drop(turn);
+    done(retriever.remove(5)).unwrap();
+}
+
+#[test]
+fn a_write_encoded_by_a_generation_that_has_gone_is_encoded_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let machine = machine(|_| {});
+    let retriever = Arc::new(retriever(folder.path(), &machine));
+    // The same number, as another index.
+    let again = Arc::new(Generation::open(&retriever.data, 1, &machine).unwrap());
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let held = Arc::clone(&retriever.writer).lock_owned().await;
+        let writing = {
+            let retriever = Arc::clone(&retriever);
+            tokio::spawn(async move { retriever.write(vec![document("a", "one text")]).await })
+        };
+        // Encoded by the first, it waits for its turn to commit.
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        retriever.take_over(again);
+        drop(held);
+        writing.await.unwrap().unwrap();
+        assert_eq!(retriever.status().unwrap().indexed, 1);
+    });
+    assert_eq!(found(&retriever, "one text"), ["a"]);
 }

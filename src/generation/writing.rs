@@ -75,7 +75,7 @@ pub(super) fn delete(
 
 /// Rebuilds a graph that removals have worn, and saves an index that is far ahead of its files. The write that this
 /// follows is done, so a failure is told to the log and not to its caller.
-fn keep_sound(generation: &Generation, save_after: u64) {
+pub(super) fn keep_sound(generation: &Generation, save_after: u64) {
     if generation.index().wants_rebuild() {
         let started = Instant::now();
         match generation.index().rebuild() {

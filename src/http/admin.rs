@@ -6,8 +6,9 @@ use utoipa::ToSchema;
 
 use super::answer::Answer;
 use super::app::App;
+use super::generations::GenerationBody;
 use super::problem::Problem;
-use crate::generation::{GenerationInfo, Retriever};
+use crate::generation::Retriever;
 
 /// The state of the server.
 #[derive(Debug, Serialize, ToSchema)]
@@ -41,41 +42,6 @@ pub(super) struct StatusAnswer {
     queue_depth: usize,
 }
 
-/// A generation: a checkpoint and the index that it made.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = Generation)]
-pub(super) struct GenerationBody {
-    /// 1, 2, 3, …
-    number: u64,
-    /// RFC 3339, UTC.
-    created: String,
-    /// Documents in its index.
-    documents: u64,
-    /// Components of a vector.
-    dimension: usize,
-    /// How vectors are compared.
-    #[schema(example = "cosine")]
-    similarity: String,
-    /// The checkpoint's sha256 in hexadecimal.
-    checkpoint: String,
-    /// Whether it answers now.
-    live: bool,
-}
-
-/// Every generation on disk.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct GenerationsAnswer {
-    /// Oldest first.
-    generations: Vec<GenerationBody>,
-}
-
-impl From<GenerationInfo> for GenerationBody {
-    fn from(info: GenerationInfo) -> Self {
-        let GenerationInfo { number, created, documents, dimension, similarity, checkpoint, live } = info;
-        Self { number, created, documents, dimension, similarity, checkpoint, live }
-    }
-}
-
 /// The state of the server
 #[utoipa::path(get, path = "/admin/status", tag = "admin", responses((status = 200, description = "The state", body = StatusAnswer)))]
 pub(super) async fn status(State(app): State<App>) -> Result<Answer<StatusAnswer>, Problem> {
@@ -94,16 +60,4 @@ pub(super) async fn status(State(app): State<App>) -> Result<Answer<StatusAnswer
         model: status.model,
         queue_depth: status.queue_depth,
     }))
-}
-
-/// The generations on disk
-#[utoipa::path(
-    get,
-    path = "/admin/generations",
-    tag = "admin",
-    responses((status = 200, description = "Oldest first", body = GenerationsAnswer))
-)]
-pub(super) async fn generations(State(app): State<App>) -> Result<Answer<GenerationsAnswer>, Problem> {
-    let generations = app.blocking(Retriever::generations).await?;
-    Ok(Answer::new(GenerationsAnswer { generations: generations.into_iter().map(Into::into).collect() }))
 }

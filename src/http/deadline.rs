@@ -30,6 +30,17 @@ impl Deadline {
         self.at.send_replace(Instant::now() + self.allowance);
     }
 
+    /// Waits for work that ends by itself and that nobody should give up, however long it takes.
+    pub(super) async fn without_end<T>(&self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        loop {
+            self.extend();
+            if let Ok(done) = tokio::time::timeout(self.allowance / 2, &mut work).await {
+                return done;
+            }
+        }
+    }
+
     fn at(&self) -> Instant {
         *self.at.borrow()
     }

@@ -65,7 +65,7 @@ pub(super) async fn post(
     State(app): State<App>,
     JsonBody(body): JsonBody<EmbedBody>,
 ) -> Result<Answer<EmbedAnswer>, Problem> {
-    let Embedded { generation, vectors, tokens } = encode(&app, "texts", body.texts, body.kind).await?;
+    let Embedded { generation, vectors, tokens, .. } = encode(&app, "texts", body.texts, body.kind).await?;
     Ok(Answer::from_generation(generation, EmbedAnswer { generation, vectors, tokens }))
 }
 

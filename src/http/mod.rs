@@ -13,6 +13,7 @@ mod documents;
 mod embed;
 mod envelope;
 mod error;
+mod generations;
 mod health;
 mod hit;
 mod host;

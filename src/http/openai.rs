@@ -14,7 +14,7 @@ use super::app::App;
 use super::body::JsonBody;
 use super::embed::{Kind, encode};
 use super::problem::Problem;
-use crate::generation::{Retriever, Status};
+use crate::generation::{Embedded, Retriever};
 
 /// A request for embeddings.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -132,9 +132,9 @@ pub(super) async fn embeddings(
     JsonBody(body): JsonBody<EmbeddingsBody>,
 ) -> Result<Answer<EmbeddingsAnswer>, Problem> {
     let texts = texts(body.input)?;
-    let status = app.blocking(Retriever::status).await?;
-    check_dimensions(body.dimensions, &status)?;
     let embedded = encode(&app, "input", texts, body.kind.unwrap_or(Kind::Passage)).await?;
+    // Of the generation that answered: another may have become live since the request came.
+    check_dimensions(body.dimensions, &embedded)?;
     let written = |vector: Vec<f32>| match body.encoding_format.unwrap_or(EncodingFormat::Float) {
         EncodingFormat::Float => Vector::Numbers(vector),
         EncodingFormat::Base64 => Vector::Base64(base64_of(&vector)),
@@ -144,7 +144,7 @@ pub(super) async fn embeddings(
     let usage = Usage { prompt_tokens: embedded.tokens, total_tokens: embedded.tokens };
     Ok(Answer::from_generation(
         embedded.generation,
-        EmbeddingsAnswer { object: "list", data, model: status.model, usage },
+        EmbeddingsAnswer { object: "list", data, model: embedded.model, usage },
     ))
 }
 
@@ -175,15 +175,14 @@ fn texts(input: Value) -> Result<Vec<String>, Problem> {
     items.into_iter().enumerate().map(text).collect()
 }
 
-fn check_dimensions(asked: Option<usize>, status: &Status) -> Result<(), Problem> {
-    let (Some(asked), Some(generation)) = (asked, &status.generation) else { return Ok(()) };
-    let own = generation.dimension;
+fn check_dimensions(asked: Option<usize>, embedded: &Embedded) -> Result<(), Problem> {
+    let (Some(asked), Some(own)) = (asked, embedded.vectors.first().map(Vec::len)) else { return Ok(()) };
     if asked == own {
         return Ok(());
     }
     let rule = format_args!(
         "{asked} cannot be had: `{}` gives {own} and vectors are not cut; leave `dimensions` away",
-        status.model
+        embedded.model
     );
     Err(Problem::field("dimensions", rule))
 }

@@ -14,7 +14,7 @@ use utoipa::{OpenApi, ToSchema};
 use super::keys::Access;
 use super::page::content;
 use super::router::{Route, routes};
-use super::{admin, documents, embed, health, openai, search};
+use super::{admin, documents, embed, generations, health, openai, search};
 
 /// Why a request was refused, as RFC 9457 has it.
 #[derive(Debug, Serialize, ToSchema)]
@@ -75,7 +75,9 @@ pub(super) struct OpenAiErrorBody {
         openai::embeddings,
         openai::models,
         admin::status,
-        admin::generations,
+        generations::list,
+        generations::activate,
+        generations::remove,
         health::live,
         health::ready,
         health::metrics,

@@ -32,6 +32,23 @@ fn refusal(rejection: &QueryRejection) -> Problem {
     }
 }
 
+/// The generation's number in the path.
+#[derive(Debug)]
+pub(super) struct GenerationNumber(pub(super) u64);
+
+impl<S: Send + Sync> FromRequestParts<S> for GenerationNumber {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let parameters = RawPathParams::from_request_parts(parts, state).await;
+        let parameters =
+            parameters.map_err(|rejection| Problem::new(Reason::MalformedRequest, rejection.body_text()))?;
+        let text = parameters.iter().find_map(|(name, value)| (name == "number").then_some(value)).unwrap_or_default();
+        let rule = || Problem::field("number", format_args!("`{text}` is not the number of a generation: 1, 2, 3, …"));
+        text.parse().map(Self).map_err(|_| rule())
+    }
+}
+
 /// The document's id in the path, percent-decoded.
 #[derive(Debug)]
 pub(super) struct DocumentId(pub(super) String);

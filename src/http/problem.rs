@@ -19,6 +19,9 @@ pub(super) enum Reason {
     Unauthorized,
     UnknownRoute,
     UnknownDocument,
+    UnknownGeneration,
+    Conflict,
+    UnsoundGeneration,
     MethodNotAllowed,
     BodyTooLarge,
     UnsupportedMediaType,
@@ -33,12 +36,15 @@ pub(super) enum Reason {
 }
 
 /// The table: reason, status, the last part of the problem's type, its title.
-const TABLE: [(Reason, StatusCode, &str, &str); 16] = [
+const TABLE: [(Reason, StatusCode, &str, &str); 19] = [
     (Reason::MalformedRequest, StatusCode::BAD_REQUEST, "malformed-request", "The request cannot be read"),
     (Reason::MalformedJson, StatusCode::BAD_REQUEST, "malformed-json", "The body is not JSON"),
     (Reason::Unauthorized, StatusCode::UNAUTHORIZED, "unauthorized", "A key is needed"),
     (Reason::UnknownRoute, StatusCode::NOT_FOUND, "unknown-route", "There is nothing here"),
     (Reason::UnknownDocument, StatusCode::NOT_FOUND, "unknown-document", "No such document"),
+    (Reason::UnknownGeneration, StatusCode::NOT_FOUND, "unknown-generation", "No such generation"),
+    (Reason::Conflict, StatusCode::CONFLICT, "conflict", "Not as things are now"),
+    (Reason::UnsoundGeneration, StatusCode::CONFLICT, "unsound-generation", "The generation cannot be loaded"),
     (Reason::MethodNotAllowed, StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "Not with this method"),
     (Reason::BodyTooLarge, StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", "The body is too large"),
     (Reason::UnsupportedMediaType, StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "Not in this format"),
@@ -192,6 +198,12 @@ impl From<generation::Error> for Problem {
             generation::Error::Overloaded { retry_after } => {
                 Self { retry_after: Some(retry_after), ..Self::new(Reason::QueueFull, error.to_string()) }
             }
+            generation::Error::UnknownGeneration(_) => Self::new(Reason::UnknownGeneration, error.to_string()),
+            generation::Error::AlreadyLive(_)
+            | generation::Error::SwapRunning
+            | generation::Error::Live(_)
+            | generation::Error::Rejected(_)
+            | generation::Error::Overtaken { .. } => Self::new(Reason::Conflict, error.to_string()),
             generation::Error::Corpus(error) => error.into(),
             generation::Error::Io { ref source, .. } if is_full(source) => {
                 Self { cause: Some(error.to_string()), ..Self::new(Reason::StorageFull, FULL) }

@@ -19,7 +19,7 @@ use super::envelope::envelope;
 use super::host::one_host;
 use super::keys::{Access, guard};
 use super::problem::{Problem, Reason};
-use super::{admin, documents, embed, health, openai, openapi, page, search};
+use super::{admin, documents, embed, generations, health, openai, openapi, page, search};
 
 /// A route of the API.
 pub(super) struct Route {
@@ -59,7 +59,9 @@ pub(super) fn routes() -> Vec<Route> {
         Route::post("/v1/embeddings", Search, openai::embeddings),
         Route::get("/v1/models", Search, openai::models),
         Route::get("/admin/status", Admin, admin::status),
-        Route::get("/admin/generations", Admin, admin::generations),
+        Route::get("/admin/generations", Admin, generations::list),
+        Route::post("/admin/generations/{number}/activate", Admin, generations::activate),
+        Route::delete("/admin/generations/{number}", Admin, generations::remove),
         Route::get("/healthz", Open, health::live),
         Route::get("/readyz", Open, health::ready),
         Route::get("/metrics", Open, health::metrics),

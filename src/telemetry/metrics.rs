@@ -11,6 +11,9 @@ use prometheus::{
 /// Stages of a search, in order.
 pub const STAGES: [&str; 5] = ["queue", "tokenize", "encode", "search", "fetch"];
 
+/// How the change to another generation ended.
+const SWAPS: [&str; 2] = ["done", "failed"];
+
 /// Why a request was turned away before it was answered.
 const REJECTIONS: [&str; 4] = ["queue_full", "stopping", "not_ready", "timeout"];
 
@@ -44,6 +47,10 @@ pub struct Metrics {
     pub index_bytes: IntGauge,
     /// Documents written and deleted since the start.
     pub documents_written: IntCounter,
+    /// Seconds from the start of a change to another generation to its end.
+    pub swap_duration: Histogram,
+    /// Changes to another generation by result: `done`, `failed`.
+    pub swaps: IntCounterVec,
 }
 
 impl Metrics {
@@ -117,10 +124,22 @@ impl Metrics {
                 "anced_documents_written_total",
                 "Documents written or deleted since the start."
             )),
+            swap_duration: register!(Histogram::with_opts(histogram(
+                "anced_swap_duration_seconds",
+                "Time to load, warm and catch up another generation and make it live.",
+                &latency
+            ))),
+            swaps: register!(IntCounterVec::new(
+                Opts::new("anced_swaps_total", "Changes to another generation by result."),
+                &["result"]
+            )),
             registry,
         };
         for stage in STAGES {
             metrics.search_stage_duration.with_label_values(&[stage]);
+        }
+        for result in SWAPS {
+            metrics.swaps.with_label_values(&[result]);
         }
         for reason in REJECTIONS {
             metrics.rejected_requests.with_label_values(&[reason]);

@@ -17,7 +17,7 @@ fn keyed(search: Option<&str>) -> Router {
 }
 
 async fn status(server: &Router, method: &str, path: &str, key: Option<&str>) -> Seen {
-    let mut request = Request::builder().method(method).uri(path.replace("{id}", "a"));
+    let mut request = Request::builder().method(method).uri(path.replace("{id}", "a").replace("{number}", "7"));
     if let Some(key) = key {
         request = request.header("authorization", format!("Bearer {key}"));
     }
