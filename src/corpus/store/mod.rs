@@ -6,6 +6,7 @@
 mod documents;
 #[cfg(test)]
 mod filter_tests;
+mod jobs;
 mod matching;
 mod open;
 mod queries;
@@ -50,6 +51,8 @@ struct Tables {
     query_ids: Table,
     /// Split, query number, document id -> grade and source.
     judgments: Table,
+    /// Job id -> the job as JSON, in the words of whoever runs it.
+    jobs: Table,
 }
 
 /// What [`Store::write`] did with one document.

@@ -109,11 +109,12 @@ fn tables(env: &Env<WithoutTls>, folder: &Path) -> Result<(Tables, String), Erro
             create("queries")?,
             create("query_ids")?,
             create("judgments")?,
+            create("jobs")?,
         )))
     });
     match created.map_err(failed)? {
-        CommitOrAbort::Commit((documents, ids, log, postings, queries, query_ids, judgments)) => {
-            Ok((Tables { documents, ids, log, postings, queries, query_ids, judgments }, identity))
+        CommitOrAbort::Commit((documents, ids, log, postings, queries, query_ids, judgments, jobs)) => {
+            Ok((Tables { documents, ids, log, postings, queries, query_ids, judgments, jobs }, identity))
         }
         CommitOrAbort::Abort(layout) => {
             let reason = format!("the store has layout {layout}, which this version of anced does not read");
