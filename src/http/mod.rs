@@ -17,6 +17,7 @@ mod generations;
 mod health;
 mod hit;
 mod host;
+mod jobs;
 mod keys;
 mod ndjson;
 mod openai;
