@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends by panicking")]
 
 pub mod corpus;
+pub mod judged;
 pub mod raw;
 
 use std::io::{BufRead, BufReader, Read};
