@@ -116,7 +116,8 @@ fn a_refresh_goes_live_while_searches_and_writes_go_on() {
             let mut written = 0;
             while !done.load(Ordering::Acquire) {
                 let text = format!("a lamp number {written} of the harbour");
-                let answer = server.post("/documents", &json!({"documents": [{"id": format!("n{written}"), "text": text}]}));
+                let answer =
+                    server.post("/documents", &json!({"documents": [{"id": format!("n{written}"), "text": text}]}));
                 assert_eq!(answer.status, 200, "{}", answer.text());
                 written += 1;
                 std::thread::sleep(Duration::from_millis(50));

@@ -53,12 +53,7 @@ impl TrainingData {
     ///
     /// # Errors
     /// As [`read`](Self::read), and a file that cannot be written or is damaged.
-    pub(super) fn kept(
-        file: &Path,
-        store: &Store,
-        checkpoint: &Checkpoint,
-        lengths: Lengths,
-    ) -> Result<Self, Error> {
+    pub(super) fn kept(file: &Path, store: &Store, checkpoint: &Checkpoint, lengths: Lengths) -> Result<Self, Error> {
         match File::open(file) {
             Ok(kept) => serde_json::from_reader(BufReader::new(kept))
                 .map_err(|error| Error::State { file: file.to_path_buf(), reason: error.to_string() }),

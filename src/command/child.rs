@@ -43,7 +43,8 @@ impl Stop {
         use tokio::signal::unix::{SignalKind, signal};
         let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
         runtime.block_on(async {
-            let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+            let (Ok(mut terminate), Ok(mut interrupt)) =
+                (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
             else {
                 return;
             };
@@ -91,7 +92,9 @@ pub(super) fn turn(jobs: &Path, stop: &Stop) -> anyhow::Result<File> {
                 stop.check()?;
                 std::thread::sleep(Duration::from_millis(50));
             }
-            Err(TryLockError::WouldBlock) => anyhow::bail!("{}: another training runs in this data folder", path.display()),
+            Err(TryLockError::WouldBlock) => {
+                anyhow::bail!("{}: another training runs in this data folder", path.display())
+            }
             Err(TryLockError::Error(error)) => return Err(error).with_context(failed),
         }
     }

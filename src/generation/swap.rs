@@ -64,7 +64,7 @@ struct Pace {
 
 impl Pace {
     /// Slow, until something is known.
-    const UNKNOWN: Self = Self { seconds_a_change: 0.02 };
+    const UNKNOWN: Self = Self { seconds_a_change: 0.01 };
 
     /// Learns from changes that were applied.
     fn saw(&mut self, changes: usize, took: Duration) {

@@ -241,3 +241,39 @@ fn a_write_encoded_by_a_generation_that_has_gone_is_encoded_again() {
     });
     assert_eq!(found(&retriever, "one text"), ["a"]);
 }
+
+#[test]
+fn what_a_writer_under_way_commits_is_in_the_generation_that_takes_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let machine = machine(|_| {});
+    let retriever = Arc::new(retriever(folder.path(), &machine));
+    build_another(&retriever, &machine, None, Standing::Ready);
+    done(retriever.write(vec![document("a", "one text"), document("b", "another text")])).unwrap();
+    let mut there = 2;
+    // A write, and more than can be encoded while writers are held.
+    for (number, more) in [(2, 1), (1, 1000)] {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let report = runtime.block_on(async {
+            let held = Arc::clone(&retriever.writer).lock_owned().await;
+            let activating = {
+                let retriever = Arc::clone(&retriever);
+                tokio::spawn(async move { retriever.activate(number, Initiator::Person).await })
+            };
+            while retriever.data.live().unwrap() != Some(number) {
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+            // By now it waits for the writer under way.
+            tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+            let documents: Vec<_> =
+                (0..more).map(|at| document(&format!("{number}-{at}"), &format!("text {at} of {number}"))).collect();
+            retriever.store().write(&documents).unwrap();
+            assert_ne!(retriever.live().unwrap().number(), number);
+            drop(held);
+            activating.await.unwrap().unwrap()
+        });
+        there += more;
+        assert_eq!((report.number, retriever.status().unwrap().indexed), (number, there as u64));
+        assert_eq!(found(&retriever, &format!("text 0 of {number}")).len(), there.min(10));
+        assert!(more == 1 || report.holds > 1, "{report:?}");
+    }
+}

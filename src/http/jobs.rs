@@ -203,10 +203,7 @@ impl From<Job> for JobBody {
         (status = 507, description = "The disk is too small", body = super::openapi::ProblemDetails, content_type = "application/problem+json")
     )
 )]
-pub(super) async fn start(
-    State(app): State<App>,
-    JsonBody(body): JsonBody<RefreshBody>,
-) -> Result<Response, Problem> {
+pub(super) async fn start(State(app): State<App>, JsonBody(body): JsonBody<RefreshBody>) -> Result<Response, Problem> {
     let settings = body.over(app.settings());
     accepted(app.refreshing(move |refresh| refresh.start(&settings)).await?)
 }

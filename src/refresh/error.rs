@@ -15,7 +15,9 @@ pub enum Error {
     #[error("there is no job {0}; GET /admin/jobs lists them")]
     Unknown(String),
     /// A job that cannot be gone on with.
-    #[error("job {id} is {state}: only one that stopped, failed or was cancelled goes on; POST /admin/refresh starts anew")]
+    #[error(
+        "job {id} is {state}: only one that stopped, failed or was cancelled goes on; POST /admin/refresh starts anew"
+    )]
     NotResumable {
         /// Which.
         id: String,

@@ -12,6 +12,7 @@ mod process;
 mod supervisor;
 #[cfg(test)]
 mod tests;
+mod work;
 
 pub use error::Error;
 pub use events::{Events, Told};

@@ -3,60 +3,54 @@
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::events::{ENDED, EventLog, Events};
-use super::job::{Done, Said};
 use super::process::{self, Wish};
 use super::{EVENTS_FILE, Error, Job, State, disk};
 use crate::ance::Plan;
 use crate::corpus::{Split, Store};
-use crate::generation::{self, Initiator, Retriever};
+use crate::generation::Retriever;
 use crate::settings::Settings;
 use crate::telemetry::Metrics;
 
-/// How often a job looks whether somebody else's change of generation is over, and how long.
-const TURN: Duration = Duration::from_millis(200);
-const TURNS: u32 = 600;
-
 /// The refreshes of a server; cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Refresh(Arc<Shared>);
+pub struct Refresh(pub(super) Arc<Shared>);
 
 #[derive(Debug)]
-struct Shared {
-    retriever: Arc<Retriever>,
-    data: PathBuf,
-    metrics: Arc<Metrics>,
+pub(super) struct Shared {
+    pub(super) retriever: Arc<Retriever>,
+    pub(super) data: PathBuf,
+    pub(super) metrics: Arc<Metrics>,
     runtime: Handle,
     /// Held while a job is started or given up.
     changing: Mutex<()>,
     slot: Mutex<Slot>,
     /// Whether a job runs.
-    busy: watch::Sender<bool>,
+    pub(super) busy: watch::Sender<bool>,
 }
 
 /// The job that runs.
 #[derive(Debug, Default)]
-struct Slot {
-    running: Option<Arc<Running>>,
+pub(super) struct Slot {
+    pub(super) running: Option<Arc<Running>>,
     stopping: bool,
 }
 
 #[derive(Debug)]
-struct Running {
-    id: String,
+pub(super) struct Running {
+    pub(super) id: String,
     job: Mutex<Job>,
-    log: EventLog,
+    pub(super) log: EventLog,
     wish: watch::Sender<Wish>,
 }
 
 impl Running {
-    fn job(&self) -> MutexGuard<'_, Job> {
+    pub(super) fn job(&self) -> MutexGuard<'_, Job> {
         self.job.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -74,15 +68,8 @@ impl Refresh {
         runtime: Handle,
     ) -> Result<Self, Error> {
         let (busy, _) = watch::channel(false);
-        let shared = Shared {
-            retriever,
-            data,
-            metrics,
-            runtime,
-            changing: Mutex::default(),
-            slot: Mutex::default(),
-            busy,
-        };
+        let shared =
+            Shared { retriever, data, metrics, runtime, changing: Mutex::default(), slot: Mutex::default(), busy };
         let refresh = Self(Arc::new(shared));
         for mut job in refresh.stored()? {
             if job.state == State::Running {
@@ -90,7 +77,11 @@ impl Refresh {
                 refresh.put(&job)?;
                 let log = EventLog::open(&refresh.folder(&job.id).join(EVENTS_FILE))?;
                 log.tell(&ended(&job), true);
-                tracing::warn!(job = job.id, "a refresh was cut off; POST /admin/jobs/{}/resume goes on with it", job.id);
+                tracing::warn!(
+                    job = job.id,
+                    "a refresh was cut off; POST /admin/jobs/{}/resume goes on with it",
+                    job.id
+                );
             }
         }
         Ok(refresh)
@@ -212,7 +203,7 @@ impl Refresh {
         let _ = self.0.busy.subscribe().wait_for(|busy| !busy).await;
     }
 
-    fn slot(&self) -> MutexGuard<'_, Slot> {
+    pub(super) fn slot(&self) -> MutexGuard<'_, Slot> {
         self.0.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -243,7 +234,7 @@ impl Refresh {
     }
 
     /// As [`put`](Self::put) for a job that runs: it goes on where its record cannot be written.
-    fn put_or_log(&self, job: &Job) {
+    pub(super) fn put_or_log(&self, job: &Job) {
         if let Err(error) = self.put(job) {
             tracing::warn!(job = job.id, %error, "the record of a job is behind");
         }
@@ -276,146 +267,9 @@ impl Refresh {
         });
         Ok(job)
     }
-
-    /// From the start of the process to what became of the job.
-    async fn work(
-        &self,
-        running: &Arc<Running>,
-        mut wishes: watch::Receiver<Wish>,
-        settings: &Settings,
-    ) -> (State, Option<String>) {
-        let child = match process::start(&self.0.data, &running.id, settings) {
-            Ok(child) => child,
-            Err(error) => return (State::Failed, Some(error.to_string())),
-        };
-        let mut done = None;
-        let status = process::watch(child, &mut wishes, |line| done = self.hear(running, line).or(done.take())).await;
-        let wish = *wishes.borrow();
-        match (status, done, wish) {
-            (_, _, Wish::Cancel) => (State::Cancelled, Some("cancelled".into())),
-            (Ok(status), Some(done), _) if status.success() => self.conclude(running, done).await,
-            (_, _, Wish::Stop) => (State::Stopped, Some("the server stopped".into())),
-            (Ok(status), _, _) => {
-                // It ends so where somebody else told it to stop.
-                let state = if status.code() == Some(3) { State::Stopped } else { State::Failed };
-                (state, Some(process::last_words(&self.0.data, &running.id, status)))
-            }
-            (Err(error), _, _) => (State::Failed, Some(format!("the training process was lost: {error}"))),
-        }
-    }
-
-    /// Takes note of a line of the process; returns its last words.
-    fn hear(&self, running: &Running, line: &str) -> Option<Done> {
-        let said: Said = serde_json::from_str(line).unwrap_or(Said::Other);
-        let is_progress = matches!(said, Said::Phase { done, .. } if done > 0);
-        running.log.tell(line, !is_progress);
-        let job = {
-            let mut job = running.job();
-            job.saw(&said).then(|| job.clone())
-        };
-        if let Some(job) = job {
-            self.put_or_log(&job);
-        }
-        let metrics = &self.0.metrics;
-        match &said {
-            Said::Phase { phase, .. } => self.show_phase(phase),
-            Said::Step { step, loss, .. } => {
-                self.show_phase("train");
-                metrics.refresh_step.set(i64::try_from(*step).unwrap_or(i64::MAX));
-                metrics.refresh_loss.set(loss.unwrap_or(f64::NAN));
-            }
-            Said::Took { phase, seconds } if crate::telemetry::REFRESH_PHASES.contains(&phase.as_str()) => {
-                metrics.refresh_phase_duration.with_label_values(&[phase]).observe(*seconds);
-            }
-            Said::Done(done) => {
-                metrics.refresh_measure.reset();
-                for (generation, means) in [(Some(done.generation), &done.measures), (done.live, &done.live_measures)] {
-                    let Some(generation) = generation else { continue };
-                    for (measure, value) in means.iter().flatten() {
-                        let labels = [measure.as_str(), &generation.to_string()];
-                        metrics.refresh_measure.with_label_values(&labels).set(*value);
-                    }
-                }
-            }
-            Said::Took { .. } | Said::Measures { .. } | Said::Other => {}
-        }
-        if let Said::Done(done) = said { Some(done) } else { None }
-    }
-
-    fn show_phase(&self, current: &str) {
-        for phase in crate::telemetry::REFRESH_PHASES {
-            self.0.metrics.refresh_phase.with_label_values(&[phase]).set(i64::from(phase == current));
-        }
-    }
-
-    /// Makes live what the process made, unless the gate says no.
-    async fn conclude(&self, running: &Running, done: Done) -> (State, Option<String>) {
-        if !done.published {
-            return (State::Rejected, Some(done.reason));
-        }
-        let number = done.generation;
-        running.job().phase = Some("swap".into());
-        self.show_phase("swap");
-        let started = Instant::now();
-        let mut turns = 0;
-        let swapped = loop {
-            match self.0.retriever.activate(number, Initiator::Refresh).await {
-                Err(generation::Error::SwapRunning) if turns < TURNS => {
-                    turns += 1;
-                    tokio::time::sleep(TURN).await;
-                }
-                ended => break ended,
-            }
-        };
-        let seconds = started.elapsed().as_secs_f64();
-        self.0.metrics.refresh_phase_duration.with_label_values(&["swap"]).observe(seconds);
-        match swapped {
-            Ok(report) => {
-                let told = json!({
-                    "event": "live",
-                    "generation": report.number,
-                    "previous": report.previous,
-                    "caught_up": report.caught_up,
-                    "hold_seconds": report.longest_hold.as_secs_f64(),
-                    "seconds": report.total.as_secs_f64(),
-                    "removed": report.removed,
-                });
-                running.log.tell(&told.to_string(), true);
-                (State::Done, Some(done.reason))
-            }
-            Err(generation::Error::AlreadyLive(_)) => (State::Done, Some(done.reason)),
-            Err(generation::Error::Stopping) => {
-                let reason = format!("the server stopped before generation {number} was live");
-                (State::Stopped, Some(reason))
-            }
-            Err(error) => (State::Failed, Some(format!("generation {number} is built, but not live: {error}"))),
-        }
-    }
-
-    fn end(&self, running: &Running, state: State, reason: Option<String>) {
-        let job = {
-            let mut job = running.job();
-            job.enter(state, reason);
-            job.clone()
-        };
-        match state {
-            State::Failed => tracing::error!(job = job.id, reason = job.reason, "refresh failed"),
-            _ => tracing::info!(job = job.id, state = state.as_str(), reason = job.reason, "refresh ended"),
-        }
-        self.put_or_log(&job);
-        self.show_phase("");
-        self.0.metrics.refresh_running.set(0);
-        {
-            // Whoever hears of the end finds no job running.
-            let mut slot = self.slot();
-            running.log.tell(&ended(&job), true);
-            slot.running = None;
-        }
-        self.0.busy.send_replace(false);
-    }
 }
 
-fn ended(job: &Job) -> String {
+pub(super) fn ended(job: &Job) -> String {
     let told: Value = json!({
         "event": ENDED,
         "state": job.state,

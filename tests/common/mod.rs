@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends by panicking")]
 
 pub mod corpus;
+pub mod generations;
 pub mod judged;
 pub mod raw;
 

@@ -9,9 +9,7 @@ impl Store {
     /// # Errors
     /// A full disk, or a store that cannot be written.
     pub fn put_job(&self, id: &str, record: &str) -> Result<(), Error> {
-        self.change("write a job", |transaction| {
-            self.tables.jobs.put(transaction, id.as_bytes(), record.as_bytes())
-        })
+        self.change("write a job", |transaction| self.tables.jobs.put(transaction, id.as_bytes(), record.as_bytes()))
     }
 
     /// Every job's record, in the order of their ids.
@@ -19,8 +17,6 @@ impl Store {
     /// # Errors
     /// A store that cannot be read.
     pub fn jobs(&self) -> Result<Vec<String>, Error> {
-        self.read("read jobs", |transaction| {
-            self.tables.jobs.iter(transaction)?.map(|entry| text(entry?.1)).collect()
-        })
+        self.read("read jobs", |transaction| self.tables.jobs.iter(transaction)?.map(|entry| text(entry?.1)).collect())
     }
 }
