@@ -98,7 +98,7 @@ impl Train {
         plan: Plan,
         stop: &Stop,
     ) -> anyhow::Result<Made> {
-        let _turn = child::turn(&data.path().join("jobs"), stop)?;
+        let _turn = child::turn(data.path(), stop)?;
         let machine = Machine::new(settings, Arc::new(Metrics::new()?))?;
         let parent = parent(data, folder)?;
         let (source, overrides) = source(data, parent, settings)?;
