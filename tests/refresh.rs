@@ -270,3 +270,41 @@ fn what_measures_worse_is_kept_and_not_live() {
     let generations = server.get("/admin/generations").json();
     assert_eq!(generations["generations"][1]["status"], "rejected", "{generations}");
 }
+
+#[test]
+fn a_server_killed_at_any_moment_comes_back_with_one_generation_or_the_other() {
+    let folder = data();
+    let mut id: Option<String> = None;
+    let mut finished = 0;
+    for turn in 0..12_u64 {
+        let server = Server::start(folder.path());
+        let found = id.as_deref().map(|id| job(&server, id));
+        match found.as_ref().map(|job| job["state"].as_str().unwrap()) {
+            None | Some("done") => {
+                finished += u64::from(found.is_some());
+                id = Some(start(&server, &settings(4)));
+            }
+            Some("stopped") => {
+                let path = format!("/admin/jobs/{}/resume", id.as_deref().unwrap());
+                let answer = server.post(&path, &json!({}));
+                assert_eq!(answer.status, 202, "{}", answer.text());
+            }
+            other => panic!("{other:?}: {found:?}\n{}", server.log()),
+        }
+        let text = format!("a lamp number {turn} of the harbour");
+        let written = server.post("/documents", &json!({"documents": [{"id": format!("n{turn}"), "text": text}]}));
+        assert_eq!(written.status, 200, "{}", written.text());
+        std::thread::sleep(Duration::from_millis(80 * turn));
+        server.kill();
+    }
+    let server = Server::start(folder.path());
+    let id = id.unwrap();
+    if job(&server, &id)["state"] == "stopped" {
+        assert_eq!(server.post(&format!("/admin/jobs/{id}/resume"), &json!({})).status, 202);
+    }
+    let last = ended(&server, &id);
+    assert_eq!(last["state"], "done", "{last}");
+    assert!(live(&server).as_u64().unwrap() > finished, "{last}");
+    let found = server.search_ids("a lamp of the harbour", 100);
+    assert!((0..12).all(|turn| found.contains(&format!("n{turn}"))), "{found:?}");
+}
