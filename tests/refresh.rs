@@ -196,7 +196,7 @@ fn what_cannot_be_trained_is_refused() {
 fn a_cancelled_job_goes_on_and_a_killed_one_too() {
     let folder = data();
     let server = Server::start(folder.path());
-    let id = start(&server, &settings(40));
+    let id = start(&server, &settings(500));
     stepping(&server, &id, 3);
     assert_eq!(server.delete(&format!("/admin/jobs/{id}")).status, 200);
     let cancelled = ended(&server, &id);
@@ -217,7 +217,7 @@ fn a_cancelled_job_goes_on_and_a_killed_one_too() {
 
     assert_eq!(server.post(&format!("/admin/jobs/{id}/resume"), &json!({})).status, 202);
     let done = ended(&server, &id);
-    assert_eq!((&done["state"], &done["step"], &done["resumes"]), (&json!("done"), &json!(80), &json!(2)), "{done}");
+    assert_eq!((&done["state"], &done["step"], &done["resumes"]), (&json!("done"), &json!(1000), &json!(2)), "{done}");
     assert_eq!(live(&server), 2);
     assert!(server.search_ids("a new one", 100).contains(&"new".into()));
 }

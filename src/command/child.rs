@@ -61,7 +61,7 @@ impl Stop {
         self.0.store(true, Ordering::Release);
         std::thread::sleep(GRACE);
         eprintln!("anced: {}", ance::Error::Stopped);
-        std::process::exit(STOPPED.into());
+        crate::system::exit_at_once(STOPPED.into());
     }
 
     /// # Errors
