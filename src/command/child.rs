@@ -80,7 +80,7 @@ pub(super) fn settings(folder: &Path) -> anyhow::Result<Settings> {
 
 /// The right to train in a data folder: one run at a time, also where a server died and another took its place.
 pub(super) fn turn(data: &Path, stop: &Stop) -> anyhow::Result<File> {
-    let path = data.join("train.lock");
+    let path = data.join(crate::generation::TRAIN_LOCK);
     let failed = || path.display().to_string();
     let file = File::options().create(true).truncate(false).write(true).open(&path).with_context(failed)?;
     let started = Instant::now();

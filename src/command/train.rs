@@ -230,7 +230,9 @@ fn build_best(
 ) -> anyhow::Result<u64> {
     let file = folder.join("generation");
     if let Some(number) = read_number(&file)?
-        && Manifest::read(&data.generation(number)).is_ok()
+        && Manifest::read(&data.generation(number))
+            .and_then(|manifest| manifest.verify(&data.generation(number)))
+            .is_ok()
     {
         return Ok(number);
     }
