@@ -4,6 +4,7 @@
 //!
 //! - [`command`]: the command line, one file a verb.
 //! - [`http`]: the REST API, one file a resource; problem details, keys, OpenAPI, the web page.
+//! - [`refresh`]: jobs: a training process beside the server, watched, and its generation made live.
 //! - [`ance`]: ANCE itself: the trainer, its schedule, its data and its state.
 //! - [`evaluation`]: measures, TREC run and qrels files, the BM25 baseline.
 //! - [`generation`]: generations on disk, the live one, and the one path that answers a search.
@@ -24,6 +25,7 @@ pub mod generation;
 pub mod http;
 pub mod index;
 pub mod onnx;
+pub mod refresh;
 pub mod settings;
 pub mod system;
 pub mod telemetry;

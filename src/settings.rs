@@ -213,6 +213,8 @@ settings! {
         measure: String = "nDCG@10".into(),
         /// How much lower than the live generation's the measure may be.
         tolerance: f64 = 0.0,
+        /// Threads of a training beside a server; 0 is as many as the encoder has.
+        refresh_threads: usize = 0,
     }
 
     /// Settings of the server.

@@ -39,6 +39,44 @@ pub fn ignore_file_size_signal() {
     }
 }
 
+/// Lets everything else run first: this thread and those that it starts get what the others leave.
+///
+/// # Errors
+/// What the system says; the priority is as it was, or only partly lowered, then.
+pub fn lowest_priority() -> io::Result<()> {
+    // Not SCHED_IDLE: a process that may get no time at all while others work can hold a lock of the store meanwhile.
+    // SAFETY: the call takes plain numbers and changes nothing but the scheduling of this process.
+    if unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 19) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// Ends the process without what others do at its end: a library whose threads are at work may wait there for ever.
+pub fn exit_at_once(code: i32) -> ! {
+    // SAFETY: nothing of ours is left to be flushed, and the call does not return.
+    unsafe { libc::_exit(code) }
+}
+
+/// Bytes that this user may still write to the disk that a folder is on.
+///
+/// # Errors
+/// What the system says.
+pub fn free_bytes(folder: &Path) -> io::Result<u64> {
+    use std::os::unix::ffi::OsStrExt as _;
+    let path = std::ffi::CString::new(folder.as_os_str().as_bytes())?;
+    // SAFETY: the path ends with a zero, and the structure is plain numbers that the call fills in.
+    let found = unsafe {
+        let mut found: libc::statvfs = std::mem::zeroed();
+        if libc::statvfs(path.as_ptr(), &raw mut found) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        found
+    };
+    #[allow(clippy::useless_conversion, reason = "these numbers have other sizes on other systems")]
+    Ok(u64::from(found.f_bavail).saturating_mul(u64::from(found.f_frsize)))
+}
+
 /// A tensor over part of another's memory, wherever that lies: elements from `offset` on, in `shape`.
 ///
 /// The memory is not copied, so that what is written through one is read through the other. The view does not keep

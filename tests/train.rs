@@ -7,10 +7,10 @@ use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::Stdio;
 
+use common::judged::prepared;
 use common::{Outcome, anced, outcome, tiny_model};
 use serde_json::{Value, json};
 
-const DOCUMENTS: usize = 60;
 const QUICK: [&str; 12] = [
     "--rounds",
     "2",
@@ -25,42 +25,6 @@ const QUICK: [&str; 12] = [
     "--passage-tokens",
     "24",
 ];
-
-/// A small BEIR set: a query's positive says what the query says.
-fn write_set(folder: &Path) {
-    let subject = ["river", "engine", "paper", "winter", "garden", "signal"];
-    let verb = ["breaks", "grows", "turns", "stops", "carries"];
-    let words = |at: usize| format!("{} {} {}", subject[at % 6], verb[at / 6 % 5], at);
-    let documents: Vec<String> = (0..DOCUMENTS)
-        .map(|at| json!({"_id": format!("d{at}"), "title": "", "text": format!("the {} again", words(at))}).to_string())
-        .collect();
-    let queries: Vec<String> = (0..DOCUMENTS)
-        .map(|at| json!({"_id": format!("q{at}"), "text": format!("when {}", words(at))}).to_string())
-        .collect();
-    let judged = |range: std::ops::Range<usize>| {
-        let lines = range.map(|at| format!("q{at}\td{at}\t1\n")).collect::<String>();
-        format!("query-id\tcorpus-id\tscore\n{lines}")
-    };
-    std::fs::create_dir_all(folder.join("qrels")).unwrap();
-    std::fs::write(folder.join("corpus.jsonl"), documents.join("\n")).unwrap();
-    std::fs::write(folder.join("queries.jsonl"), queries.join("\n")).unwrap();
-    std::fs::write(folder.join("qrels/train.tsv"), judged(0..40)).unwrap();
-    std::fs::write(folder.join("qrels/dev.tsv"), judged(40..60)).unwrap();
-}
-
-/// A data folder with documents, judgments and one generation.
-fn prepared(data: &Path) {
-    let set = tempfile::tempdir().unwrap();
-    write_set(set.path());
-    let model = tiny_model();
-    for arguments in [
-        vec!["import", "--data", data.to_str().unwrap(), set.path().to_str().unwrap()],
-        vec!["index", "--data", data.to_str().unwrap(), "--model", model.to_str().unwrap()],
-    ] {
-        let done = outcome(&arguments, &[]);
-        assert_eq!(done.code, Some(0), "{done:?}");
-    }
-}
 
 fn train(data: &Path, more: &[&str]) -> Outcome {
     let mut arguments = vec!["train", "--data", data.to_str().unwrap(), "--json"];

@@ -1,6 +1,11 @@
 //! What a run learns from and is measured by, by token ids: a snapshot of the store.
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufReader, BufWriter, Write as _};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
 
 use super::Error;
 use crate::corpus::{Judgment, Split, Store};
@@ -10,7 +15,7 @@ use crate::encoder::{Checkpoint, Side, TextEncoder};
 const PAGE: usize = 4096;
 
 /// After how many tokens texts are cut, special ones included.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lengths {
     /// Of queries.
     pub query: usize,
@@ -19,7 +24,7 @@ pub struct Lengths {
 }
 
 /// A query by token ids.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct TrainQuery {
     /// As the user wrote it, for BM25.
     pub(super) text: String,
@@ -29,7 +34,7 @@ pub(super) struct TrainQuery {
 }
 
 /// Documents, train queries and dev queries of a store.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrainingData {
     /// The documents' own ids by number.
     pub(super) names: Vec<String>,
@@ -43,6 +48,33 @@ pub struct TrainingData {
 }
 
 impl TrainingData {
+    /// As [`read`](Self::read), but once a run: a run that goes on finds what it began with in `file`, whatever was
+    /// written to the store since.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read), and a file that cannot be written or is damaged.
+    pub(super) fn kept(file: &Path, store: &Store, checkpoint: &Checkpoint, lengths: Lengths) -> Result<Self, Error> {
+        match File::open(file) {
+            Ok(kept) => serde_json::from_reader(BufReader::new(kept))
+                .map_err(|error| Error::State { file: file.to_path_buf(), reason: error.to_string() }),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let data = Self::read(store, checkpoint, lengths)?;
+                data.keep(file).map_err(Error::io(file))?;
+                Ok(data)
+            }
+            Err(error) => Err(Error::io(file)(error)),
+        }
+    }
+
+    fn keep(&self, file: &Path) -> std::io::Result<()> {
+        let unfinished = file.with_extension("new");
+        let mut writer = BufWriter::new(File::create(&unfinished)?);
+        serde_json::to_writer(&mut writer, self)?;
+        writer.flush()?;
+        writer.get_ref().sync_all()?;
+        std::fs::rename(&unfinished, file)
+    }
+
     /// Reads and tokenises what the store holds now.
     ///
     /// # Errors

@@ -30,6 +30,8 @@ const HARDEST: usize = 100;
 const SAVE_EVERY: Duration = Duration::from_secs(60);
 /// What a run is made of, in its folder.
 const PLAN_FILE: &str = "plan.json";
+/// What it learns from, as it was when the run began.
+const DATA_FILE: &str = "data.json";
 
 /// What happens in a run, as it happens.
 #[derive(Debug, Clone, Serialize)]
@@ -48,7 +50,7 @@ pub enum Event {
     Phase {
         /// From 1; 0 before the first.
         round: u64,
-        /// encode, mine, train, measure.
+        /// encode, mine, train; after the last round build, gate.
         phase: &'static str,
         /// Texts or steps done.
         done: u64,
@@ -74,7 +76,7 @@ pub enum Event {
     Took {
         /// From 1.
         round: u64,
-        /// encode, mine, train.
+        /// encode, mine, train, build, gate.
         phase: &'static str,
         /// Wall-clock time.
         seconds: f64,
@@ -105,6 +107,14 @@ pub struct Run<'a> {
     source: &'a Path,
     overrides: Overrides,
     plan: Plan,
+}
+
+/// What is not there need not be removed.
+fn gone(removed: std::io::Result<()>) -> std::io::Result<()> {
+    match removed {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Told every event; an error stops the run, with its state kept.
@@ -160,7 +170,8 @@ impl<'a> Run<'a> {
             self.plan.recipe.clone(),
             has_state.then_some(self.folder),
         )?;
-        let data = TrainingData::read(self.store, trainer.checkpoint(), self.plan.lengths)?;
+        let file = self.folder.join(DATA_FILE);
+        let data = TrainingData::kept(&file, self.store, trainer.checkpoint(), self.plan.lengths)?;
         let (documents, train, dev) = data.counts();
         listener(Event::Data { documents, train, dev })?;
 
@@ -201,6 +212,23 @@ impl<'a> Run<'a> {
         let best_round =
             (1..=self.plan.rounds).max_by(|a, b| value(a).total_cmp(&value(b))).unwrap_or(self.plan.rounds);
         Ok(Outcome { checkpoint: self.checkpoint(best_round), best_round, measures, overlap })
+    }
+
+    /// Removes what is of use only while the run can be gone on with: what is left is what a later look needs, the plan,
+    /// the measures and the candidates.
+    ///
+    /// # Errors
+    /// A file that cannot be removed.
+    pub fn clean_up(&self) -> Result<(), Error> {
+        for round in 1..=self.plan.rounds {
+            let folder = self.checkpoint(round);
+            gone(std::fs::remove_dir_all(&folder)).map_err(Error::io(&folder))?;
+        }
+        for file in [STATE_FILE, DATA_FILE] {
+            let file = self.folder.join(file);
+            gone(std::fs::remove_file(&file)).map_err(Error::io(&file))?;
+        }
+        Ok(())
     }
 
     /// The checkpoint that `round` rounds made.

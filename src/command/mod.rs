@@ -1,8 +1,9 @@
 //! The command line, one file a verb.
 //!
 //! Results go to standard output (`--json`: one JSON object), logs and progress to standard error. The exit code is 0
-//! done, 1 failed, 2 wrong usage.
+//! done, 1 failed, 2 wrong usage, 3 training was stopped and can be gone on with.
 
+mod child;
 mod evaluate;
 mod import;
 mod index;
@@ -104,7 +105,14 @@ pub fn run() -> ExitCode {
                 matches!(error.downcast_ref(), Some(http::Error::Unprotected { .. } | http::Error::BadKey { .. }));
             let recipe = matches!(error.downcast_ref(), Some(crate::ance::Error::Recipe(_)));
             let usage = error.is::<settings::Error>() || error.is::<Usage>() || refused_listen || recipe;
-            ExitCode::from(if usage { 2 } else { 1 })
+            let is_stopped = matches!(error.downcast_ref(), Some(crate::ance::Error::Stopped));
+            ExitCode::from(if is_stopped {
+                child::STOPPED
+            } else if usage {
+                2
+            } else {
+                1
+            })
         }
     }
 }

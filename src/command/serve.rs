@@ -15,6 +15,7 @@ use super::progress::{Progress, Unit};
 use crate::corpus::ImportOptions;
 use crate::generation::{DataFolder, Machine, Retriever, Standing};
 use crate::http::{self, App};
+use crate::refresh::Refresh;
 use crate::settings::{EncoderArgs, IndexArgs, ServerArgs, Settings};
 use crate::telemetry::Metrics;
 
@@ -64,13 +65,16 @@ async fn serve(settings: &Arc<Settings>, sample: Option<PathBuf>) -> anyhow::Res
     let mut preparing = {
         let (app, settings) = (app.clone(), Arc::clone(settings));
         tokio::task::spawn_blocking(move || {
-            let retriever = prepare(data, &settings, metrics, sample.as_deref())?;
+            let retriever = prepare(data, &settings, Arc::clone(&metrics), sample.as_deref())?;
+            let runtime = tokio::runtime::Handle::current();
+            app.attach_refresh(Refresh::open(Arc::clone(&retriever), settings.data.clone(), metrics, runtime)?);
             describe(&retriever, &address.to_string());
             app.attach(Arc::clone(&retriever));
             anyhow::Ok(retriever)
         })
     };
     let mut prepared = None;
+    let refreshing = app.clone();
     let shutdown = async {
         let mut stop = pin!(stop);
         tokio::select! {
@@ -85,8 +89,15 @@ async fn serve(settings: &Arc<Settings>, sample: Option<PathBuf>) -> anyhow::Res
             }
         }
         tracing::info!("stopping: requests under way are answered, new ones refused");
+        if let Some(refresh) = refreshing.refresh() {
+            // Its end also ends the answers to those who listen to it.
+            tokio::spawn(async move { refresh.stop().await });
+        }
     };
-    let served = http::serve(listener, app, shutdown).await;
+    let served = http::serve(listener, app.clone(), shutdown).await;
+    if let Some(refresh) = app.refresh() {
+        refresh.stop().await;
+    }
     let Some(prepared) = prepared else {
         // Stopped while it was getting ready: what is half-built is removed at the next start.
         tracing::info!("stopped before it was ready");

@@ -2,23 +2,28 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;
 
+use super::child::{self, Stop};
 use super::progress::{Progress, Unit};
 use super::{General, print};
 use crate::ance::{Event, Means, Outcome, Plan, Run};
 use crate::corpus::Split;
 use crate::encoder::Overrides;
 use crate::evaluation::{self, judged_split, measure};
-use crate::generation::{DataFolder, Generation, Machine, Manifest, Standing, build};
+use crate::generation::{DataFolder, Machine, Manifest, Retriever, Standing, build};
 use crate::settings::{EncoderArgs, IndexArgs, Settings, TrainArgs};
 use crate::telemetry::Metrics;
 
 /// Hits a query that are measured.
 const DEPTH: usize = 1000;
+
+/// What a run that came to its end says, in its folder.
+const DONE_FILE: &str = "done.json";
 
 /// Train the live generation's encoder on the judgments of the store, and build a generation of the best round. It
 /// becomes live if it measures no worse on the dev queries.
@@ -35,6 +40,9 @@ pub(super) struct Train {
     /// Go on with a run that was cut off, by the name of its folder in `jobs/`.
     #[arg(long, value_name = "JOB")]
     resume: Option<String>,
+    /// Run the job that a server prepared, beside it.
+    #[arg(long, value_name = "JOB", hide = true, conflicts_with = "resume")]
+    job: Option<String>,
     /// Print what happens as JSON lines.
     #[arg(long)]
     json: bool,
@@ -43,49 +51,79 @@ pub(super) struct Train {
 impl Train {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let settings = self.general.settings(&[&self.encoder, &self.index, &self.train])?;
+        if let Some(job) = &self.job {
+            return self.run_for_server(&settings.data, job);
+        }
+        // Settings that cannot be are told before anything is opened.
         let plan = Plan::from_settings(&settings)?;
         let (data, _lock) = DataFolder::open_locked(&settings.data)?;
-        let machine = Machine::new(&settings, Arc::new(Metrics::new()?))?;
-        let parent = data.live()?;
-        let (source, overrides) = source(&data, parent, &settings)?;
-        let machine = machine.with_overrides(overrides.clone());
         let job = self.resume.clone().unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
         let folder = data.path().join("jobs").join(&job);
         if self.resume.is_some() && !folder.is_dir() {
             anyhow::bail!("{}: no such run; `anced train` without --resume starts one", folder.display());
         }
-        let store = Arc::clone(data.store());
-        let run = Run::open(&machine, &store, &folder, &source, overrides, plan.clone())?;
-        let mut show = Show { json: self.json, bar: None };
-        let outcome =
-            run.train(&mut |event| show.event(&event)).with_context(|| format!("go on with --resume {job}"))?;
-        let number = build_best(&data, &outcome, parent, &machine)?;
-        let verdict = verdict(&data, number, parent, &machine, &plan, settings.tolerance)?;
-        if verdict.published {
-            data.set_live(number)?;
+        let made = self
+            .train(&data, &settings, &folder, plan, &Stop::default())
+            .with_context(|| format!("go on with --resume {job}"))?;
+        if made.verdict.published {
+            data.set_live(made.number)?;
         }
-        // What is left is what a later look needs: the plan, the measures and the candidates.
-        for round in 1..=plan.rounds {
-            remove_folder(&folder.join(format!("round-{round}")))?;
-        }
-        self.report(&outcome, number, &verdict)
+        self.report(&made)
     }
 
-    fn report(&self, outcome: &Outcome, number: u64, verdict: &Verdict) -> anyhow::Result<()> {
-        let Verdict { published, reason, new, live } = verdict;
-        if self.json {
-            return print(&serde_json::to_string(&json!({
-                "event": "done",
-                "generation": number,
-                "published": published,
-                "reason": reason,
-                "best_round": outcome.best_round,
-                "measures": new,
-                "live_measures": live,
-                "rounds": outcome.measures,
-                "overlap": outcome.overlap,
-            }))?);
+    /// Trains beside the server that holds the data folder. It only reads the store, and leaves it to the server to make
+    /// the new generation live.
+    fn run_for_server(&self, data: &Path, job: &str) -> anyhow::Result<()> {
+        let stop = Stop::when_told()?;
+        let folder = data.join("jobs").join(job);
+        if let Ok(done) = std::fs::read_to_string(folder.join(DONE_FILE)) {
+            // It came to its end before, and only the server did not hear of it.
+            return print(done.trim());
         }
+        let settings = child::settings(&folder)?;
+        let data = DataFolder::open(data)?;
+        // Only now: opening the store takes the lock of its writers for a moment, and the server may be waiting for it.
+        if let Err(error) = crate::system::lowest_priority() {
+            tracing::warn!(%error, "training runs at the priority of the server");
+        }
+        let made = self.train(&data, &settings, &folder, Plan::from_settings(&settings)?, &stop)?;
+        self.report(&made)
+    }
+
+    fn train(
+        &self,
+        data: &DataFolder,
+        settings: &Settings,
+        folder: &Path,
+        plan: Plan,
+        stop: &Stop,
+    ) -> anyhow::Result<Made> {
+        let _turn = child::turn(data.path(), stop)?;
+        let machine = Machine::new(settings, Arc::new(Metrics::new()?))?;
+        let parent = parent(data, folder)?;
+        let (source, overrides) = source(data, parent, settings)?;
+        let machine = machine.with_overrides(overrides.clone());
+        let store = Arc::clone(data.store());
+        let run = Run::open(&machine, &store, folder, &source, overrides, plan.clone())?;
+        let mut show = Show { json: self.json, bar: None };
+        let outcome = run.train(&mut |event| {
+            show.event(&event)?;
+            stop.check()
+        })?;
+        let number = build_best(data, folder, &outcome, parent, &machine, &mut show)?;
+        stop.check()?;
+        let verdict = verdict(data, number, &machine, &plan, settings.tolerance, outcome.best_round, &mut show)?;
+        let made = Made { outcome, number, verdict };
+        write_text(&folder.join(DONE_FILE), &made.json()?)?;
+        run.clean_up()?;
+        Ok(made)
+    }
+
+    fn report(&self, made: &Made) -> anyhow::Result<()> {
+        if self.json {
+            return print(&made.json()?);
+        }
+        let Made { outcome, number, verdict: Verdict { reason, .. } } = made;
         for (round, means) in outcome.measures.iter().enumerate() {
             let means = means.as_ref().map_or_else(|| "no dev queries".into(), line);
             let overlap = round.checked_sub(1).and_then(|round| outcome.overlap.get(round)).copied().flatten();
@@ -98,12 +136,39 @@ impl Train {
     }
 }
 
+/// What a run made.
+struct Made {
+    outcome: Outcome,
+    number: u64,
+    verdict: Verdict,
+}
+
+impl Made {
+    fn json(&self) -> anyhow::Result<String> {
+        let Self { outcome, number, verdict } = self;
+        Ok(serde_json::to_string(&json!({
+            "event": "done",
+            "generation": number,
+            "published": verdict.published,
+            "reason": verdict.reason,
+            "best_round": outcome.best_round,
+            "measures": verdict.new,
+            "live": verdict.live,
+            "live_measures": verdict.live_measures,
+            "rounds": outcome.measures,
+            "overlap": outcome.overlap,
+        }))?)
+    }
+}
+
 /// Whether a generation takes over.
 struct Verdict {
     published: bool,
     reason: String,
     new: Option<Means>,
-    live: Option<Means>,
+    /// The generation that it was compared with.
+    live: Option<u64>,
+    live_measures: Option<Means>,
 }
 
 /// The checkpoint that training starts from, and what is set over it.
@@ -125,62 +190,107 @@ fn source(data: &DataFolder, live: Option<u64>, settings: &Settings) -> anyhow::
     }
 }
 
-fn build_best(data: &DataFolder, outcome: &Outcome, parent: Option<u64>, machine: &Machine) -> anyhow::Result<u64> {
-    let mut bar = Progress::new("encoding", Unit::Documents);
-    let built = build(data, &outcome.checkpoint, parent, machine, &mut |progress| {
-        bar.set(progress.done, Some(progress.total), "");
-    });
-    bar.finish();
-    Ok(built?)
+/// The generation that a run starts from: the live one, and for a run that goes on the one that was live then.
+fn parent(data: &DataFolder, folder: &Path) -> anyhow::Result<Option<u64>> {
+    let file = folder.join("parent");
+    match read_number(&file)? {
+        Some(0) => Ok(None),
+        Some(number) => Ok(Some(number)),
+        None => {
+            let live = data.live()?;
+            std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+            write_text(&file, &live.unwrap_or(0).to_string())?;
+            Ok(live)
+        }
+    }
+}
+
+fn read_number(file: &Path) -> anyhow::Result<Option<u64>> {
+    match std::fs::read_to_string(file) {
+        Ok(text) => text.trim().parse().map(Some).with_context(|| file.display().to_string()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| file.display().to_string()),
+    }
+}
+
+fn write_text(file: &Path, text: &str) -> anyhow::Result<()> {
+    let unfinished = file.with_extension("new");
+    let written = std::fs::write(&unfinished, format!("{text}\n")).and_then(|()| std::fs::rename(&unfinished, file));
+    written.with_context(|| file.display().to_string())
+}
+
+/// Builds the generation of the best round, or finds the one that the run had built when it was cut off.
+fn build_best(
+    data: &DataFolder,
+    folder: &Path,
+    outcome: &Outcome,
+    parent: Option<u64>,
+    machine: &Machine,
+    show: &mut Show,
+) -> anyhow::Result<u64> {
+    let file = folder.join("generation");
+    if let Some(number) = read_number(&file)?
+        && Manifest::read(&data.generation(number))
+            .and_then(|manifest| manifest.verify(&data.generation(number)))
+            .is_ok()
+    {
+        return Ok(number);
+    }
+    let (started, round) = (Instant::now(), outcome.best_round);
+    let number = build(data, &outcome.checkpoint, parent, machine, &mut |progress| {
+        // Showing how far it is cannot keep it from being built.
+        let _ = show.event(&Event::Phase { round, phase: "build", done: progress.done, total: progress.total });
+    })?;
+    write_text(&file, &number.to_string())?;
+    show.event(&Event::Took { round, phase: "build", seconds: started.elapsed().as_secs_f64() })?;
+    Ok(number)
 }
 
 /// Compares the new generation with the live one on the dev queries, by exact search as both will serve.
 fn verdict(
     data: &DataFolder,
     number: u64,
-    live: Option<u64>,
     machine: &Machine,
     plan: &Plan,
     tolerance: f64,
+    round: u64,
+    show: &mut Show,
 ) -> anyhow::Result<Verdict> {
     let store = data.store();
+    let live = data.live()?;
     let Ok(split) = judged_split(store, Split::Dev) else {
         let reason = "published unmeasured: the store has no dev judgments".into();
-        return Ok(Verdict { published: true, reason, new: None, live: None });
+        return Ok(Verdict { published: true, reason, new: None, live, live_measures: None });
     };
+    let started = Instant::now();
+    show.event(&Event::Phase { round, phase: "gate", done: 0, total: split.queries.len() as u64 })?;
     let means = |number: u64| -> anyhow::Result<Means> {
-        let generation = Generation::open(data, number, machine)?;
+        // Both with every document that is there now, whenever their files were written.
+        let retriever = Retriever::new(data.clone(), machine);
+        retriever.load_number(number, machine, &mut |_| {})?;
+        let generation = retriever.live()?;
         let rankings = evaluation::rankings(&generation, store, &split.queries, DEPTH, None)?;
         Ok(measure(&rankings, &split).means().collect())
     };
     let new = means(number)?;
+    let value = |means: &Means| means.get(&plan.measure).copied().unwrap_or(0.0);
+    let old = live.map(means).transpose()?;
+    let published = old.as_ref().is_none_or(|old| value(&new) >= value(old) - tolerance);
     let folder = data.generation(number);
     let mut manifest = Manifest::read(&folder)?;
     manifest.measures = new.iter().map(|(measure, value)| (measure.to_string(), *value)).collect();
+    manifest.status = if published { Standing::Ready } else { Standing::Rejected };
     manifest.write(&folder)?;
-    let value = |means: &Means| means.get(&plan.measure).copied().unwrap_or(0.0);
-    let Some(live) = live else {
-        let reason = format!("published: {} {:.4}, no generation was live", plan.measure, value(&new));
-        return Ok(Verdict { published: true, reason, new: Some(new), live: None });
-    };
-    let old = means(live)?;
-    let published = value(&new) >= value(&old) - tolerance;
-    if !published {
-        manifest.status = Standing::Rejected;
-        manifest.write(&folder)?;
-    }
-    let word = if published { "published" } else { "kept, but not made live" };
-    let reason = format!("{word}: {} {:.4}, generation {live} has {:.4}", plan.measure, value(&new), value(&old));
-    Ok(Verdict { published, reason, new: Some(new), live: Some(old) })
-}
-
-fn remove_folder(folder: &Path) -> anyhow::Result<()> {
-    match std::fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| folder.display().to_string())
+    show.event(&Event::Took { round, phase: "gate", seconds: started.elapsed().as_secs_f64() })?;
+    let told = format!("{} {:.4}", plan.measure, value(&new));
+    let reason = match (live, &old) {
+        (Some(live), Some(old)) => {
+            let word = if published { "published" } else { "rejected: kept, but not made live" };
+            format!("{word}: {told}, generation {live} has {:.4}", value(old))
         }
-        _ => Ok(()),
-    }
+        _ => format!("published: {told}, no generation was live"),
+    };
+    Ok(Verdict { published, reason, new: Some(new), live, live_measures: old })
 }
 
 /// What is shown of a run: JSON lines, or a bar and a line for each measure.

@@ -11,6 +11,8 @@ use crate::corpus::Store;
 
 const LIVE: &str = "LIVE";
 const LOCK: &str = "lock";
+/// Locked by the training that runs, if one does.
+pub const TRAIN_LOCK: &str = "train.lock";
 /// The ending of a generation's folder while it is being written.
 const UNFINISHED: &str = ".new";
 /// The ending of a generation's folder while it is being removed.
@@ -198,12 +200,17 @@ impl DataFolder {
     /// Removes what was being written or removed when its process ended: generations that never took their number or had
     /// lost it, index files that no manifest names, files that were to replace others. A numbered folder stays whatever it lacks: it was
     /// whole once, and a manifest that is put back makes it so again.
+    ///
+    /// What a training that outlived its server is just writing stays: it ends soon.
     fn clean_up(&self) -> Result<(), Error> {
+        let lock = self.path.join(TRAIN_LOCK);
+        let training = File::options().create(true).truncate(false).write(true).open(&lock).map_err(io_error(&lock))?;
+        let is_training = matches!(training.try_lock(), Err(TryLockError::WouldBlock));
         remove_temporary_files(&self.path)?;
         let folder = self.path.join("generations");
         for path in entries(&folder)? {
             let name = file_name(&path);
-            if (name.ends_with(UNFINISHED) || name.ends_with(REMOVED)) && path.is_dir() {
+            if ((name.ends_with(UNFINISHED) && !is_training) || name.ends_with(REMOVED)) && path.is_dir() {
                 tracing::warn!(folder = %path.display(), "half-written or half-removed generation removed");
                 std::fs::remove_dir_all(&path).map_err(io_error(&path))?;
             }

@@ -19,7 +19,7 @@ mod writing;
 
 pub use build::{BuildProgress, build};
 pub use error::Error;
-pub use folder::{DataFolder, Lock};
+pub use folder::{DataFolder, Lock, TRAIN_LOCK};
 pub use loaded::{Generation, Machine};
 pub use manifest::{FileRecord, Manifest, Standing};
 pub use request::{Deleted, Embedded, GenerationInfo, Hit, SearchRequest, SearchResponse, StageTimes, Status, Written};

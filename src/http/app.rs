@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 use super::keys::Keys;
 use super::problem::Problem;
 use crate::generation::Retriever;
+use crate::refresh::Refresh;
 use crate::settings::Settings;
 use crate::telemetry::Metrics;
 
@@ -25,6 +26,7 @@ pub struct App(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     retriever: OnceLock<Arc<Retriever>>,
+    refresh: OnceLock<Refresh>,
     settings: Arc<Settings>,
     metrics: Arc<Metrics>,
     keys: Keys,
@@ -39,6 +41,7 @@ impl App {
         let keys = Keys::new(&settings);
         Self(Arc::new(Shared {
             retriever: OnceLock::new(),
+            refresh: OnceLock::new(),
             settings,
             metrics,
             keys,
@@ -51,6 +54,30 @@ impl App {
     /// Gives the server what it searches; a second call changes nothing and returns false.
     pub fn attach(&self, retriever: Arc<Retriever>) -> bool {
         self.0.retriever.set(retriever).is_ok()
+    }
+
+    /// Gives the server what trains; a second call changes nothing and returns false.
+    pub fn attach_refresh(&self, refresh: Refresh) -> bool {
+        self.0.refresh.set(refresh).is_ok()
+    }
+
+    /// Runs a call on jobs, which blocks, where it does not hold up other requests.
+    pub(super) async fn refreshing<T, F>(&self, call: F) -> Result<T, Problem>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Refresh) -> Result<T, crate::refresh::Error> + Send + 'static,
+    {
+        let refresh = self.0.refresh.get().cloned();
+        let refresh = refresh.ok_or_else(|| Problem::from(crate::generation::Error::NotReady))?;
+        match tokio::task::spawn_blocking(move || call(&refresh)).await {
+            Ok(result) => result.map_err(Into::into),
+            Err(error) => Err(Problem::internal(error)),
+        }
+    }
+
+    /// The jobs, where the server is that far.
+    pub fn refresh(&self) -> Option<Refresh> {
+        self.0.refresh.get().cloned()
     }
 
     /// Refuses new requests from now on; [`super::serve`] calls it when it is told to stop.

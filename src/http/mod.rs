@@ -18,6 +18,7 @@ mod generations;
 mod health;
 mod hit;
 mod host;
+mod jobs;
 mod keys;
 mod ndjson;
 mod openai;

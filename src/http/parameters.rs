@@ -49,6 +49,22 @@ impl<S: Send + Sync> FromRequestParts<S> for GenerationNumber {
     }
 }
 
+/// The job's id in the path.
+#[derive(Debug)]
+pub(super) struct JobId(pub(super) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for JobId {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let parameters = RawPathParams::from_request_parts(parts, state).await;
+        let parameters =
+            parameters.map_err(|rejection| Problem::new(Reason::MalformedRequest, rejection.body_text()))?;
+        let id = parameters.iter().find_map(|(name, value)| (name == "id").then_some(value));
+        Ok(Self(id.unwrap_or_default().to_owned()))
+    }
+}
+
 /// The document's id in the path, percent-decoded.
 #[derive(Debug)]
 pub(super) struct DocumentId(pub(super) String);

@@ -20,6 +20,7 @@ pub(super) enum Reason {
     UnknownRoute,
     UnknownDocument,
     UnknownGeneration,
+    UnknownJob,
     Conflict,
     UnsoundGeneration,
     MethodNotAllowed,
@@ -27,6 +28,7 @@ pub(super) enum Reason {
     UnsupportedMediaType,
     UnknownField,
     InvalidField,
+    CannotTrain,
     Internal,
     QueueFull,
     NotReady,
@@ -36,13 +38,14 @@ pub(super) enum Reason {
 }
 
 /// The table: reason, status, the last part of the problem's type, its title.
-const TABLE: [(Reason, StatusCode, &str, &str); 19] = [
+const TABLE: [(Reason, StatusCode, &str, &str); 21] = [
     (Reason::MalformedRequest, StatusCode::BAD_REQUEST, "malformed-request", "The request cannot be read"),
     (Reason::MalformedJson, StatusCode::BAD_REQUEST, "malformed-json", "The body is not JSON"),
     (Reason::Unauthorized, StatusCode::UNAUTHORIZED, "unauthorized", "A key is needed"),
     (Reason::UnknownRoute, StatusCode::NOT_FOUND, "unknown-route", "There is nothing here"),
     (Reason::UnknownDocument, StatusCode::NOT_FOUND, "unknown-document", "No such document"),
     (Reason::UnknownGeneration, StatusCode::NOT_FOUND, "unknown-generation", "No such generation"),
+    (Reason::UnknownJob, StatusCode::NOT_FOUND, "unknown-job", "No such job"),
     (Reason::Conflict, StatusCode::CONFLICT, "conflict", "Not as things are now"),
     (Reason::UnsoundGeneration, StatusCode::CONFLICT, "unsound-generation", "The generation cannot be loaded"),
     (Reason::MethodNotAllowed, StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "Not with this method"),
@@ -50,6 +53,7 @@ const TABLE: [(Reason, StatusCode, &str, &str); 19] = [
     (Reason::UnsupportedMediaType, StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "Not in this format"),
     (Reason::UnknownField, StatusCode::UNPROCESSABLE_ENTITY, "unknown-field", "A field is unknown"),
     (Reason::InvalidField, StatusCode::UNPROCESSABLE_ENTITY, "invalid-field", "A field breaks a rule"),
+    (Reason::CannotTrain, StatusCode::UNPROCESSABLE_ENTITY, "cannot-train", "There is nothing to train on or with"),
     (Reason::Internal, StatusCode::INTERNAL_SERVER_ERROR, "internal", "The server failed"),
     (Reason::QueueFull, StatusCode::SERVICE_UNAVAILABLE, "queue-full", "Too much waits already"),
     (Reason::NotReady, StatusCode::SERVICE_UNAVAILABLE, "not-ready", "The server is not ready"),

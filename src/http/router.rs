@@ -19,7 +19,7 @@ use super::envelope::envelope;
 use super::host::one_host;
 use super::keys::{Access, guard};
 use super::problem::{Problem, Reason};
-use super::{admin, documents, embed, feedback, generations, health, openai, openapi, page, search};
+use super::{admin, documents, embed, feedback, generations, health, jobs, openai, openapi, page, search};
 
 /// A route of the API.
 pub(super) struct Route {
@@ -63,6 +63,12 @@ pub(super) fn routes() -> Vec<Route> {
         Route::get("/admin/generations", Admin, generations::list),
         Route::post("/admin/generations/{number}/activate", Admin, generations::activate),
         Route::delete("/admin/generations/{number}", Admin, generations::remove),
+        Route::post("/admin/refresh", Admin, jobs::start),
+        Route::get("/admin/jobs", Admin, jobs::list),
+        Route::get("/admin/jobs/{id}", Admin, jobs::read),
+        Route::delete("/admin/jobs/{id}", Admin, jobs::cancel),
+        Route::get("/admin/jobs/{id}/events", Admin, jobs::events),
+        Route::post("/admin/jobs/{id}/resume", Admin, jobs::resume),
         Route::get("/healthz", Open, health::live),
         Route::get("/readyz", Open, health::ready),
         Route::get("/metrics", Open, health::metrics),

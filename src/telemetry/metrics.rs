@@ -4,12 +4,15 @@
 //! meets a missing series.
 
 use prometheus::{
-    Encoder as _, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder, exponential_buckets,
+    Encoder as _, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder, exponential_buckets,
 };
 
 /// Stages of a search, in order.
 pub const STAGES: [&str; 5] = ["queue", "tokenize", "encode", "search", "fetch"];
+
+/// Parts of a refresh, in order.
+pub const REFRESH_PHASES: [&str; 6] = ["encode", "mine", "train", "build", "gate", "swap"];
 
 /// How the change to another generation ended.
 const SWAPS: [&str; 2] = ["done", "failed"];
@@ -53,6 +56,18 @@ pub struct Metrics {
     pub swap_duration: Histogram,
     /// Changes to another generation by result: `done`, `failed`.
     pub swaps: IntCounterVec,
+    /// 1 while a refresh runs.
+    pub refresh_running: IntGauge,
+    /// 1 for the part of a refresh that runs now.
+    pub refresh_phase: IntGaugeVec,
+    /// The step that the last refresh is at.
+    pub refresh_step: IntGauge,
+    /// The loss of that step.
+    pub refresh_loss: Gauge,
+    /// The dev measures of the generations that the last refresh compared.
+    pub refresh_measure: GaugeVec,
+    /// Seconds that a part of a refresh took.
+    pub refresh_phase_duration: HistogramVec,
 }
 
 impl Metrics {
@@ -63,6 +78,7 @@ impl Metrics {
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let latency = exponential_buckets(50e-6, (10.0_f64 / 50e-6).powf(1.0 / 23.0), 24)?;
+        let minutes = exponential_buckets(0.1, 2.0, 18)?;
         let sizes = exponential_buckets(1.0, 2.0, 16)?;
         macro_rules! register {
             ($metric:expr) => {{
@@ -139,6 +155,24 @@ impl Metrics {
                 Opts::new("anced_swaps_total", "Changes to another generation by result."),
                 &["result"]
             )),
+            refresh_running: register!(IntGauge::new("anced_refresh_running", "1 while a refresh runs.")),
+            refresh_phase: register!(IntGaugeVec::new(
+                Opts::new("anced_refresh_phase", "1 for the part of a refresh that runs now."),
+                &["phase"]
+            )),
+            refresh_step: register!(IntGauge::new(
+                "anced_refresh_step",
+                "The step that the last refresh is at, over all rounds."
+            )),
+            refresh_loss: register!(Gauge::new("anced_refresh_loss", "The training loss of the last step.")),
+            refresh_measure: register!(GaugeVec::new(
+                Opts::new("anced_refresh_measure", "Dev measures of the generations that the last refresh compared."),
+                &["measure", "generation"]
+            )),
+            refresh_phase_duration: register!(HistogramVec::new(
+                histogram("anced_refresh_phase_duration_seconds", "Time of a part of a refresh.", &minutes),
+                &["phase"]
+            )),
             registry,
         };
         for stage in STAGES {
@@ -146,6 +180,10 @@ impl Metrics {
         }
         for result in SWAPS {
             metrics.swaps.with_label_values(&[result]);
+        }
+        for phase in REFRESH_PHASES {
+            metrics.refresh_phase.with_label_values(&[phase]);
+            metrics.refresh_phase_duration.with_label_values(&[phase]);
         }
         for reason in REJECTIONS {
             metrics.rejected_requests.with_label_values(&[reason]);

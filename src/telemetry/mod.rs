@@ -4,4 +4,4 @@ mod logs;
 mod metrics;
 
 pub use logs::init_logs;
-pub use metrics::{Metrics, STAGES};
+pub use metrics::{Metrics, REFRESH_PHASES, STAGES};

@@ -4,6 +4,7 @@
 
 pub mod corpus;
 pub mod generations;
+pub mod judged;
 pub mod raw;
 
 use std::io::{BufRead, BufReader, Read};

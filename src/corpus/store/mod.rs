@@ -9,6 +9,7 @@ mod feedback;
 mod feedback_tests;
 #[cfg(test)]
 mod filter_tests;
+mod jobs;
 mod matching;
 mod open;
 mod queries;
@@ -60,6 +61,8 @@ struct Tables {
     feedback: Table,
     /// Key of a feedback query's text, document id -> votes, a byte each, oldest first.
     votes: Table,
+    /// Job id -> the job as JSON, in the words of whoever runs it.
+    jobs: Table,
 }
 
 /// What [`Store::write`] did with one document.

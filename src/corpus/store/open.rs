@@ -114,6 +114,7 @@ fn tables(env: &Env<WithoutTls>, folder: &Path) -> Result<(Tables, String), Erro
             create("query_texts")?,
             create("feedback")?,
             create("votes")?,
+            create("jobs")?,
         )))
     });
     match created.map_err(failed)? {
@@ -128,9 +129,21 @@ fn tables(env: &Env<WithoutTls>, folder: &Path) -> Result<(Tables, String), Erro
             query_texts,
             feedback,
             votes,
+            jobs,
         )) => {
-            let tables =
-                Tables { documents, ids, log, postings, queries, query_ids, judgments, query_texts, feedback, votes };
+            let tables = Tables {
+                documents,
+                ids,
+                log,
+                postings,
+                queries,
+                query_ids,
+                judgments,
+                query_texts,
+                feedback,
+                votes,
+                jobs,
+            };
             Ok((tables, identity))
         }
         CommitOrAbort::Abort(layout) => {

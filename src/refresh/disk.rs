@@ -1,0 +1,30 @@
+//! Whether a refresh fits on the disk.
+
+use std::path::Path;
+
+use super::Error;
+use crate::ance::Plan;
+use crate::generation::Manifest;
+
+/// Bytes that a run of `plan` from a generation writes, about, where there are `documents` documents now.
+pub(super) fn needed(manifest: &Manifest, documents: u64, plan: &Plan) -> u64 {
+    let of_checkpoint = |name: &str| name.starts_with("checkpoint/");
+    let sum = |wanted: &dyn Fn(&str) -> bool| -> u64 {
+        manifest.files.iter().filter(|(name, _)| wanted(name)).map(|(_, file)| file.bytes).sum()
+    };
+    let checkpoint = sum(&of_checkpoint);
+    let weights = sum(&|name| of_checkpoint(name) && name.ends_with(".safetensors"));
+    // 12 bytes a parameter: the weight and two moments; a newer state is written beside the older one.
+    let state = weights.saturating_mul(2 * 3);
+    let index = sum(&|name| !of_checkpoint(name));
+    let index = (index as f64 * (documents as f64 / manifest.documents.max(1) as f64).max(1.0)) as u64;
+    let checkpoints = checkpoint.saturating_mul(plan.rounds.saturating_add(1));
+    state.saturating_add(checkpoints).saturating_add(index)
+}
+
+/// # Errors
+/// [`Error::NoRoom`] where fewer than `needed` bytes are free.
+pub(super) fn check(folder: &Path, needed: u64) -> Result<(), Error> {
+    let free = crate::system::free_bytes(folder).map_err(Error::io(folder))?;
+    if needed <= free { Ok(()) } else { Err(Error::NoRoom { folder: folder.to_path_buf(), needed, free }) }
+}

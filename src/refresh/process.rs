@@ -1,0 +1,97 @@
+//! The training process of a job, from its start to its end.
+
+use std::path::Path;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, Command};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+use super::{Error, LOG_FILE, SETTINGS_FILE};
+use crate::settings::Settings;
+
+/// A process that was asked to stop is killed after this; it gives itself less.
+const GRACE: Duration = Duration::from_secs(25);
+
+/// What is wanted of a job that runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wish {
+    GoOn,
+    Cancel,
+    Stop,
+}
+
+/// Writes the settings of a job into its folder: what the process needs, and no keys.
+pub(super) fn write_settings(folder: &Path, settings: &Settings) -> Result<(), Error> {
+    let file = folder.join(SETTINGS_FILE);
+    let bare = Settings { search_key: None, write_key: None, admin_key: None, ..settings.clone() };
+    let text = serde_json::to_vec_pretty(&bare)?;
+    std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+    let unfinished = file.with_extension("new");
+    std::fs::write(&unfinished, text).map_err(Error::io(&unfinished))?;
+    std::fs::rename(&unfinished, &file).map_err(Error::io(&file))
+}
+
+/// Starts the process of a job.
+pub(super) fn start(data: &Path, id: &str, settings: &Settings) -> Result<Child, Error> {
+    let program = std::env::current_exe().map_err(Error::io(Path::new("the program's own file")))?;
+    let log = data.join("jobs").join(id).join(LOG_FILE);
+    let told = std::fs::File::options().create(true).append(true).open(&log).map_err(Error::io(&log))?;
+    let mut command = Command::new(&program);
+    command.args(["train", "--json", "--job", id, "--data"]).arg(data);
+    command.args(["--log-filter", &settings.log_filter]);
+    // The settings are in the job's folder, those of the environment among them.
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("ANCED_") {
+            command.env_remove(name);
+        }
+    }
+    if settings.refresh_threads > 0 {
+        command.env("RAYON_NUM_THREADS", settings.refresh_threads.to_string());
+    }
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(told).kill_on_drop(true);
+    command.spawn().map_err(Error::io(&program))
+}
+
+/// Hears what the process says to its end; asks it to stop where that is wished.
+pub(super) async fn watch(
+    mut child: Child,
+    wishes: &mut watch::Receiver<Wish>,
+    mut hear: impl FnMut(&str),
+) -> std::io::Result<ExitStatus> {
+    let mut input = child.stdin.take();
+    let mut lines = child.stdout.take().map(|output| BufReader::new(output).lines());
+    let mut deadline = None;
+    while let Some(output) = &mut lines {
+        tokio::select! {
+            line = output.next_line() => match line {
+                Ok(Some(line)) => hear(&line),
+                Ok(None) | Err(_) => lines = None,
+            },
+            wish = wishes.wait_for(|wish| *wish != Wish::GoOn), if input.is_some() => {
+                if wish.is_ok() {
+                    deadline = Some(Instant::now() + GRACE);
+                }
+                input = None;
+            }
+            () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
+                child.start_kill()?;
+                deadline = None;
+            }
+        }
+    }
+    child.wait().await
+}
+
+/// How a process ended that did not say `done`, for people: its last words, or what the system says.
+pub(super) fn last_words(data: &Path, id: &str, status: ExitStatus) -> String {
+    let text = std::fs::read(data.join("jobs").join(id).join(LOG_FILE)).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let said = text.lines().last().and_then(|line| line.strip_prefix("anced: "));
+    match said {
+        Some(said) if status.code().is_some() => said.to_owned(),
+        _ => format!("the training process ended by itself ({status})"),
+    }
+}

@@ -1,0 +1,158 @@
+//! A job while it runs: its process is heard, and what that made goes live.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tokio::sync::watch;
+
+use super::State;
+use super::job::{Done, Said};
+use super::process::{self, Wish};
+use super::supervisor::{Refresh, Running, ended};
+use crate::generation::{self, Initiator};
+use crate::settings::Settings;
+use crate::telemetry::REFRESH_PHASES;
+
+/// How often a job looks whether somebody else's change of generation is over, and how many times.
+const TURN: Duration = Duration::from_millis(200);
+const TURNS: u32 = 600;
+
+impl Refresh {
+    /// From the start of the process to what became of the job.
+    pub(super) async fn work(
+        &self,
+        running: &Arc<Running>,
+        mut wishes: watch::Receiver<Wish>,
+        settings: &Settings,
+    ) -> (State, Option<String>) {
+        let child = match process::start(&self.0.data, &running.id, settings) {
+            Ok(child) => child,
+            Err(error) => return (State::Failed, Some(error.to_string())),
+        };
+        let mut done = None;
+        let status = process::watch(child, &mut wishes, |line| done = self.hear(running, line).or(done.take())).await;
+        let wish = *wishes.borrow();
+        match (status, done, wish) {
+            (_, _, Wish::Cancel) => (State::Cancelled, Some("cancelled".into())),
+            (Ok(status), Some(done), _) if status.success() => self.conclude(running, done).await,
+            (_, _, Wish::Stop) => (State::Stopped, Some("the server stopped".into())),
+            (Ok(status), _, _) => {
+                // It ends so where somebody else told it to stop.
+                let state = if status.code() == Some(3) { State::Stopped } else { State::Failed };
+                (state, Some(process::last_words(&self.0.data, &running.id, status)))
+            }
+            (Err(error), _, _) => (State::Failed, Some(format!("the training process was lost: {error}"))),
+        }
+    }
+
+    /// Takes note of a line of the process; returns its last words.
+    fn hear(&self, running: &Running, line: &str) -> Option<Done> {
+        let said: Said = serde_json::from_str(line).unwrap_or(Said::Other);
+        let is_progress = matches!(said, Said::Phase { done, .. } if done > 0);
+        running.log.tell(line, !is_progress);
+        let job = {
+            let mut job = running.job();
+            job.saw(&said).then(|| job.clone())
+        };
+        if let Some(job) = job {
+            self.put_or_log(&job);
+        }
+        let metrics = &self.0.metrics;
+        match &said {
+            Said::Phase { phase, .. } => self.show_phase(phase),
+            Said::Step { step, loss, .. } => {
+                self.show_phase("train");
+                metrics.refresh_step.set(i64::try_from(*step).unwrap_or(i64::MAX));
+                metrics.refresh_loss.set(loss.unwrap_or(f64::NAN));
+            }
+            Said::Took { phase, seconds } if REFRESH_PHASES.contains(&phase.as_str()) => {
+                metrics.refresh_phase_duration.with_label_values(&[phase]).observe(*seconds);
+            }
+            Said::Done(done) => {
+                metrics.refresh_measure.reset();
+                for (generation, means) in [(Some(done.generation), &done.measures), (done.live, &done.live_measures)] {
+                    let Some(generation) = generation else { continue };
+                    for (measure, value) in means.iter().flatten() {
+                        let labels = [measure.as_str(), &generation.to_string()];
+                        metrics.refresh_measure.with_label_values(&labels).set(*value);
+                    }
+                }
+            }
+            Said::Took { .. } | Said::Measures { .. } | Said::Other => {}
+        }
+        if let Said::Done(done) = said { Some(done) } else { None }
+    }
+
+    fn show_phase(&self, current: &str) {
+        for phase in REFRESH_PHASES {
+            self.0.metrics.refresh_phase.with_label_values(&[phase]).set(i64::from(phase == current));
+        }
+    }
+
+    /// Makes live what the process made, unless the gate says no.
+    async fn conclude(&self, running: &Running, done: Done) -> (State, Option<String>) {
+        if !done.published {
+            return (State::Rejected, Some(done.reason));
+        }
+        let number = done.generation;
+        running.job().phase = Some("swap".into());
+        self.show_phase("swap");
+        let started = Instant::now();
+        let mut turns = 0;
+        let swapped = loop {
+            match self.0.retriever.activate(number, Initiator::Refresh).await {
+                Err(generation::Error::SwapRunning) if turns < TURNS => {
+                    turns += 1;
+                    tokio::time::sleep(TURN).await;
+                }
+                ended => break ended,
+            }
+        };
+        let seconds = started.elapsed().as_secs_f64();
+        self.0.metrics.refresh_phase_duration.with_label_values(&["swap"]).observe(seconds);
+        match swapped {
+            Ok(report) => {
+                let told = json!({
+                    "event": "live",
+                    "generation": report.number,
+                    "previous": report.previous,
+                    "caught_up": report.caught_up,
+                    "hold_seconds": report.longest_hold.as_secs_f64(),
+                    "seconds": report.total.as_secs_f64(),
+                    "removed": report.removed,
+                });
+                running.log.tell(&told.to_string(), true);
+                (State::Done, Some(done.reason))
+            }
+            Err(generation::Error::AlreadyLive(_)) => (State::Done, Some(done.reason)),
+            Err(generation::Error::Stopping) => {
+                let reason = format!("the server stopped before generation {number} was live");
+                (State::Stopped, Some(reason))
+            }
+            Err(error) => (State::Failed, Some(format!("generation {number} is built, but not live: {error}"))),
+        }
+    }
+
+    pub(super) fn end(&self, running: &Running, state: State, reason: Option<String>) {
+        let job = {
+            let mut job = running.job();
+            job.enter(state, reason);
+            job.clone()
+        };
+        match state {
+            State::Failed => tracing::error!(job = job.id, reason = job.reason, "refresh failed"),
+            _ => tracing::info!(job = job.id, state = state.as_str(), reason = job.reason, "refresh ended"),
+        }
+        self.put_or_log(&job);
+        self.show_phase("");
+        self.0.metrics.refresh_running.set(0);
+        {
+            // Whoever hears of the end finds no job running.
+            let mut slot = self.slot();
+            running.log.tell(&ended(&job), true);
+            slot.running = None;
+        }
+        self.0.busy.send_replace(false);
+    }
+}

@@ -1,0 +1,310 @@
+//! `/admin/refresh`: a training beside the server whose generation goes live, cancelled, killed, resumed, rejected.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends by panicking")]
+
+mod common;
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use common::Server;
+use common::judged::prepared;
+use serde_json::{Value, json};
+
+/// Far more than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(100);
+
+/// A run of two rounds; `steps` a round.
+fn settings(steps: u64) -> Value {
+    let texts = json!({"query_tokens": 16, "passage_tokens": 24, "tolerance": 1});
+    let mut all = json!({"rounds": 2, "steps": steps, "batch": 4, "depth": 10});
+    all.as_object_mut().unwrap().extend(texts.as_object().unwrap().clone());
+    all
+}
+
+/// So many that nothing here waits for the end.
+const MANY: u64 = 5000;
+
+fn start(server: &Server, settings: &Value) -> String {
+    let answer = server.post("/admin/refresh", settings);
+    assert_eq!(answer.status, 202, "{}", answer.text());
+    let id = answer.json()["job"].as_str().unwrap().to_owned();
+    assert_eq!(answer.headers["location"], format!("/admin/jobs/{id}"));
+    id
+}
+
+fn job(server: &Server, id: &str) -> Value {
+    let answer = server.get(&format!("/admin/jobs/{id}"));
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    answer.json()
+}
+
+/// Waits until a job is as wanted.
+fn wait(server: &Server, id: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    let started = Instant::now();
+    loop {
+        let job = job(server, id);
+        if wanted(&job) {
+            return job;
+        }
+        assert!(started.elapsed() < PATIENCE, "{job}\n{}", server.log());
+        std::thread::sleep(Duration::from_millis(30));
+    }
+}
+
+fn ended(server: &Server, id: &str) -> Value {
+    wait(server, id, |job| job["state"] != "running")
+}
+
+fn stepping(server: &Server, id: &str, step: u64) -> Value {
+    wait(server, id, |job| {
+        assert_eq!(job["state"], "running", "{job}");
+        job["step"].as_u64().unwrap() >= step
+    })
+}
+
+/// The events of a job to the end of the answer.
+fn events(server: &Server, id: &str) -> Vec<Value> {
+    let answer = server.get(&format!("/admin/jobs/{id}/events"));
+    assert_eq!(answer.headers["content-type"], "text/event-stream");
+    let text = answer.text();
+    let data = text.lines().filter_map(|line| line.strip_prefix("data: "));
+    data.map(|json| serde_json::from_str(json).unwrap()).collect()
+}
+
+fn kinds(events: &[Value]) -> Vec<&str> {
+    events.iter().map(|event| event["event"].as_str().unwrap()).collect()
+}
+
+fn live(server: &Server) -> Value {
+    server.get("/admin/status").json()["generation"]["number"].clone()
+}
+
+/// The training process of a job.
+fn child_of(id: &str) -> Option<String> {
+    let found = Command::new("pgrep").args(["-f", &format!("train --json --job {id}")]).output().unwrap();
+    String::from_utf8(found.stdout).unwrap().lines().next().map(str::to_owned)
+}
+
+fn kill(process: &str) {
+    assert!(Command::new("kill").args(["-9", process]).status().unwrap().success());
+}
+
+fn data() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    prepared(folder.path());
+    folder
+}
+
+fn on_disk(data: &Path, id: &str, name: &str) -> bool {
+    data.join("jobs").join(id).join(name).exists()
+}
+
+#[test]
+fn a_refresh_goes_live_while_searches_and_writes_go_on() {
+    let folder = data();
+    let server = Server::start(folder.path());
+    let done = AtomicBool::new(false);
+    let (id, written) = std::thread::scope(|scope| {
+        let searching = scope.spawn(|| {
+            while !done.load(Ordering::Acquire) {
+                assert_eq!(server.search_ids("when river breaks 0", 3).len(), 3);
+            }
+        });
+        let writing = scope.spawn(|| {
+            let mut written = 0;
+            while !done.load(Ordering::Acquire) {
+                let text = format!("a lamp number {written} of the harbour");
+                let answer =
+                    server.post("/documents", &json!({"documents": [{"id": format!("n{written}"), "text": text}]}));
+                assert_eq!(answer.status, 200, "{}", answer.text());
+                written += 1;
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            written
+        });
+        let id = start(&server, &settings(6));
+        let again = server.post("/admin/refresh", &json!({}));
+        assert_eq!((again.status, &again.json()["job"]), (409, &json!(id)), "{}", again.text());
+        let metrics = server.get("/metrics").text();
+        assert!(metrics.contains("anced_refresh_running 1"), "{metrics}");
+        let told = events(&server, &id);
+        done.store(true, Ordering::Release);
+        let told_kinds = kinds(&told);
+        for kind in ["started", "data", "phase", "measures", "took", "done", "live"] {
+            assert!(told_kinds.contains(&kind), "{kind}: {told_kinds:?}");
+        }
+        assert_eq!(told_kinds.iter().filter(|kind| **kind == "step").count(), 12);
+        let last = told.last().unwrap();
+        assert_eq!((&last["event"], &last["state"], &last["generation"]), (&json!("ended"), &json!("done"), &json!(2)));
+        searching.join().unwrap();
+        (id, writing.join().unwrap())
+    });
+    assert_eq!(live(&server), 2);
+    let job = job(&server, &id);
+    assert_eq!((&job["state"], &job["step"], &job["generation"]), (&json!("done"), &json!(12), &json!(2)), "{job}");
+    assert_eq!((job["measures"].as_array().unwrap().len(), &job["resumable"]), (3, &json!(false)), "{job}");
+    for number in 0..written {
+        let found = server.search_ids(&format!("a lamp number {number} of the harbour"), 60 + written);
+        assert!(found.contains(&format!("n{number}")), "n{number} of {written}");
+    }
+    assert_eq!(kinds(&events(&server, &id)).last(), Some(&"ended"), "told again afterwards");
+    let metrics = server.get("/metrics").text();
+    for part in [
+        "anced_refresh_running 0",
+        "anced_refresh_step 12",
+        "anced_refresh_measure{generation=\"2\",measure=\"nDCG@10\"}",
+        "anced_refresh_measure{generation=\"1\",measure=\"nDCG@10\"}",
+        "anced_refresh_phase_duration_seconds_count{phase=\"swap\"} 1",
+        "anced_live_generation 2",
+    ] {
+        assert!(metrics.contains(part), "{part}: {metrics}");
+    }
+    assert!(!on_disk(folder.path(), &id, "training.safetensors"), "what the training kept is gone");
+    for path in [format!("/admin/jobs/{id}/resume"), "/admin/jobs/nobody/resume".into()] {
+        let answer = server.post(&path, &json!({}));
+        assert_eq!(answer.status, if path.contains("nobody") { 404 } else { 409 }, "{}", answer.text());
+    }
+    assert_eq!(server.delete(&format!("/admin/jobs/{id}")).status, 409);
+    assert_eq!(server.delete("/admin/jobs/nobody").status, 404);
+    assert_eq!(server.get("/admin/jobs/nobody/events").status, 404);
+}
+
+#[test]
+fn what_cannot_be_trained_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path());
+    let nothing = server.post("/admin/refresh", &json!({}));
+    assert!(nothing.status == 422 && nothing.text().contains("no train judgments"), "{}", nothing.text());
+    for (body, says) in [
+        (json!({"rounds": 0}), "rounds"),
+        (json!({"lr": 0}), "learning rate"),
+        (json!({"measure": "speed"}), "speed"),
+        (json!({"negatives": "guess"}), "guess"),
+        (json!({"loss": "pairwise", "negatives": "none"}), "negatives"),
+        (json!({"stepps": 5}), "stepps"),
+        (json!({"steps": -1}), "steps"),
+    ] {
+        let told = server.post("/admin/refresh", &body);
+        assert!(told.status == 422 && told.text().contains(says), "{body}: {}", told.text());
+    }
+    assert_eq!(server.get("/admin/jobs").json(), json!({"jobs": []}));
+}
+
+#[test]
+fn a_cancelled_job_goes_on_and_a_killed_one_too() {
+    let folder = data();
+    let server = Server::start(folder.path());
+    let id = start(&server, &settings(500));
+    stepping(&server, &id, 3);
+    assert_eq!(server.delete(&format!("/admin/jobs/{id}")).status, 200);
+    let cancelled = ended(&server, &id);
+    assert_eq!((&cancelled["state"], &cancelled["resumable"]), (&json!("cancelled"), &json!(true)), "{cancelled}");
+    assert_eq!(kinds(&events(&server, &id)).last(), Some(&"ended"));
+
+    // What the run learns from stays as it was, whatever is written meanwhile.
+    let written = json!({"documents": [{"id": "d3", "text": "another text"}, {"id": "new", "text": "a new one"}]});
+    assert_eq!(server.post("/documents", &written).status, 200);
+    assert_eq!(server.post(&format!("/admin/jobs/{id}/resume"), &json!({})).status, 202);
+    let at = cancelled["step"].as_u64().unwrap();
+    stepping(&server, &id, at + 2);
+    kill(&child_of(&id).unwrap());
+    let killed = ended(&server, &id);
+    assert_eq!((&killed["state"], &killed["resumable"]), (&json!("failed"), &json!(true)), "{killed}");
+    assert!(killed["reason"].as_str().unwrap().contains("signal: 9"), "{killed}");
+    assert_eq!(live(&server), 1);
+
+    assert_eq!(server.post(&format!("/admin/jobs/{id}/resume"), &json!({})).status, 202);
+    let done = ended(&server, &id);
+    assert_eq!((&done["state"], &done["step"], &done["resumes"]), (&json!("done"), &json!(1000), &json!(2)), "{done}");
+    assert_eq!(live(&server), 2);
+    assert!(server.search_ids("a new one", 100).contains(&"new".into()));
+}
+
+#[test]
+fn a_job_outlives_its_server() {
+    let folder = data();
+    let server = Server::start(folder.path());
+    let id = start(&server, &settings(MANY));
+    stepping(&server, &id, 2);
+    let child = child_of(&id).unwrap();
+    server.kill();
+    let started = Instant::now();
+    while child_of(&id).is_some() {
+        assert!(started.elapsed() < PATIENCE, "{child} still runs");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(on_disk(folder.path(), &id, "training.safetensors"), "it saved its state");
+
+    let server = Server::start(folder.path());
+    let stopped = job(&server, &id);
+    assert_eq!((&stopped["state"], &stopped["resumable"]), (&json!("stopped"), &json!(true)), "{stopped}");
+    let at = stopped["step"].as_u64().unwrap();
+    assert_eq!(server.post(&format!("/admin/jobs/{id}/resume"), &json!({})).status, 202);
+    let resumed = stepping(&server, &id, at.max(2) + 1);
+    assert!(server.stop().success(), "{resumed}");
+    assert_eq!(child_of(&id), None);
+
+    let server = Server::start(folder.path());
+    let stopped = job(&server, &id);
+    assert_eq!((&stopped["state"], &stopped["reason"]), (&json!("stopped"), &json!("the server stopped")), "{stopped}");
+    assert!(stopped["step"].as_u64() >= resumed["step"].as_u64(), "{stopped} {resumed}");
+    let given_up = server.delete(&format!("/admin/jobs/{id}")).json();
+    assert_eq!((&given_up["state"], &given_up["resumable"]), (&json!("cancelled"), &json!(false)), "{given_up}");
+    assert!(!on_disk(folder.path(), &id, ""));
+    assert_eq!(live(&server), 1);
+}
+
+#[test]
+fn what_measures_worse_is_kept_and_not_live() {
+    let folder = data();
+    let server = Server::start(folder.path());
+    let mut body = settings(2);
+    body["tolerance"] = json!(-1);
+    let id = start(&server, &body);
+    let rejected = ended(&server, &id);
+    assert_eq!((&rejected["state"], &rejected["generation"]), (&json!("rejected"), &json!(2)), "{rejected}");
+    assert!(rejected["reason"].as_str().unwrap().contains("generation 1 has"), "{rejected}");
+    assert_eq!(live(&server), 1);
+    let generations = server.get("/admin/generations").json();
+    assert_eq!(generations["generations"][1]["status"], "rejected", "{generations}");
+}
+
+#[test]
+fn a_server_killed_at_any_moment_comes_back_with_one_generation_or_the_other() {
+    let folder = data();
+    let mut id: Option<String> = None;
+    let mut finished = 0;
+    for turn in 0..12_u64 {
+        let server = Server::start(folder.path());
+        let found = id.as_deref().map(|id| job(&server, id));
+        match found.as_ref().map(|job| job["state"].as_str().unwrap()) {
+            None | Some("done") => {
+                finished += u64::from(found.is_some());
+                id = Some(start(&server, &settings(4)));
+            }
+            Some("stopped") => {
+                let path = format!("/admin/jobs/{}/resume", id.as_deref().unwrap());
+                let answer = server.post(&path, &json!({}));
+                assert_eq!(answer.status, 202, "{}", answer.text());
+            }
+            other => panic!("{other:?}: {found:?}\n{}", server.log()),
+        }
+        let text = format!("a lamp number {turn} of the harbour");
+        let written = server.post("/documents", &json!({"documents": [{"id": format!("n{turn}"), "text": text}]}));
+        assert_eq!(written.status, 200, "{}", written.text());
+        std::thread::sleep(Duration::from_millis(80 * turn));
+        server.kill();
+    }
+    let server = Server::start(folder.path());
+    let id = id.unwrap();
+    if job(&server, &id)["state"] == "stopped" {
+        assert_eq!(server.post(&format!("/admin/jobs/{id}/resume"), &json!({})).status, 202);
+    }
+    let last = ended(&server, &id);
+    assert_eq!(last["state"], "done", "{last}");
+    assert!(live(&server).as_u64().unwrap() > finished, "{last}");
+    let found = server.search_ids("a lamp of the harbour", 100);
+    assert!((0..12).all(|turn| found.contains(&format!("n{turn}"))), "{found:?}");
+}
