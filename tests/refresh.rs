@@ -176,7 +176,7 @@ fn what_cannot_be_trained_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let server = Server::start(folder.path());
     let nothing = server.post("/admin/refresh", &json!({}));
-    assert!(nothing.status == 422 && nothing.text().contains("no train judgments"), "{}", nothing.text());
+    assert!(nothing.status == 422 && nothing.text().contains("0 train queries with a positive"), "{}", nothing.text());
     for (body, says) in [
         (json!({"rounds": 0}), "rounds"),
         (json!({"lr": 0}), "learning rate"),

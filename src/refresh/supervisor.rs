@@ -1,6 +1,5 @@
 //! Starts jobs, watches them, and makes what they made live.
 
-use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -12,7 +11,7 @@ use super::events::{ENDED, EventLog, Events};
 use super::process::{self, Wish};
 use super::{EVENTS_FILE, Error, Job, State, disk};
 use crate::ance::Plan;
-use crate::corpus::{Split, Store};
+use crate::corpus::{AnsweredQueries, Store};
 use crate::generation::Retriever;
 use crate::settings::Settings;
 use crate::telemetry::Metrics;
@@ -283,22 +282,10 @@ fn threads(settings: &Settings) -> usize {
     if settings.refresh_threads > 0 { settings.refresh_threads } else { settings.threads }
 }
 
-/// Refuses where no train query has a document that answers it.
+/// Refuses where there is too little to learn from, or to measure with.
 fn something_to_train_on(store: &Store) -> Result<(), Error> {
-    let judged = store.judged_queries(Split::Train)?;
-    let mut looked = HashSet::new();
-    let relevant = judged.iter().flat_map(|(_, judgments)| judgments).filter(|judgment| judgment.grade >= 1);
-    for judgment in relevant {
-        if looked.insert(&judgment.document) && store.document(&judgment.document)?.is_some() {
-            return Ok(());
-        }
+    match store.answered_queries()?.missing(AnsweredQueries::LEAST) {
+        Some(missing) => Err(Error::Refused(missing)),
+        None => Ok(()),
     }
-    let reason = match judged.len() {
-        0 => "there is nothing to train on: the store has no train judgments; import some, or send feedback".into(),
-        count => format!(
-            "there is nothing to train on: none of the {count} train queries has a document with a grade of 1 or more that \
-             is there; import judgments of these documents, or send feedback"
-        ),
-    };
-    Err(Error::Refused(reason))
 }
