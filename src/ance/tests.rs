@@ -20,6 +20,10 @@ fn batch() -> Batch {
 }
 
 fn session(objective: Objective, precision: TrainingPrecision) -> TrainingSession {
+    try_session(objective, precision).unwrap()
+}
+
+fn try_session(objective: Objective, precision: TrainingPrecision) -> Result<TrainingSession, Error> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/reference/bert-mean");
     let checkpoint = Checkpoint::open(&folder, &Overrides::default()).unwrap();
     let (task, weights) = checkpoint.task(Loss { objective, scale: 20.0, chunks: false }).unwrap();
@@ -30,9 +34,13 @@ fn session(objective: Objective, precision: TrainingPrecision) -> TrainingSessio
         dropout: None,
         accumulation: 1,
     };
-    let compute = if precision == TrainingPrecision::Fp16 { ElementType::F16 } else { ElementType::F32 };
+    let compute = match precision {
+        TrainingPrecision::Fp32 => ElementType::F32,
+        TrainingPrecision::Fp16 => ElementType::F16,
+        TrainingPrecision::Bf16 => ElementType::BF16,
+    };
     let runtime = Runtime::load(None, 0).unwrap();
-    TrainingSession::with_compute(&runtime, Placement::Cpu, &task, weights, options, compute).unwrap()
+    TrainingSession::with_compute(&runtime, Placement::Cpu, &task, weights, options, compute)
 }
 
 /// The CPU computes 16-bit operators in 32 bits between casts: the graph is the one that a GPU runs, and so are the
@@ -79,6 +87,15 @@ fn an_overflow_skips_the_step_and_halves_the_scale() {
     let after = training.moments().unwrap();
     assert_eq!(after.loss_scale.factor, 5e8);
     assert!(after.first.iter().all(|value| *value == 0.0), "the moments are as they were");
+}
+
+/// The runtime checks the types of all nodes before it looks for kernels, of which the CPU has none for these.
+#[test]
+fn the_types_of_a_graph_in_bf16_are_sound() {
+    for objective in [Objective::Pairwise, Objective::InBatch] {
+        let error = try_session(objective, TrainingPrecision::Bf16).unwrap_err().to_string();
+        assert!(error.contains("Could not find an implementation"), "{objective:?}: {error}");
+    }
 }
 
 #[test]
