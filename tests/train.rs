@@ -139,6 +139,7 @@ fn what_cannot_be_trained_is_told() {
         (vec!["--negatives", "guess"], 2, "guess"),
         (vec!["--loss", "pairwise", "--negatives", "none"], 2, "negatives"),
         (vec!["--resume", "yesterday"], 1, "yesterday"),
+        (vec!["--resume", "../generations"], 1, "no such run"),
     ] {
         let mut arguments = vec!["train", "--data", data.to_str().unwrap()];
         arguments.extend(&more);

@@ -59,7 +59,9 @@ impl Train {
         let (data, _lock) = DataFolder::open_locked(&settings.data)?;
         let job = self.resume.clone().unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
         let folder = data.path().join("jobs").join(&job);
-        if self.resume.is_some() && !folder.is_dir() {
+        // A name is one folder's, never a way to another place.
+        let is_name = Path::new(&job).file_name() == Some(std::ffi::OsStr::new(&job));
+        if self.resume.is_some() && !(is_name && folder.is_dir()) {
             anyhow::bail!("{}: no such run; `anced train` without --resume starts one", folder.display());
         }
         let made = self
