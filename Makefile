@@ -13,7 +13,7 @@ SUDO = $(if $(filter-out 0,$(shell id -u)),sudo)
 BINARY = $(or $(CARGO_TARGET_DIR),target)/release/anced
 
 .DEFAULT_GOAL := help
-.PHONY: help tools setup build serve test bench bench-search clean
+.PHONY: help tools setup build serve test bench bench-search bench-train bench-ablation clean
 
 help: ## show these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,12 @@ bench: setup ## micro-benchmarks
 bench-search: setup build ## the server under 1, 8 and 64 clients, beside FastAPI + sentence-transformers + faiss
 	@command -v wrk >/dev/null || $(SUDO) apt-get install -y wrk || { echo "make: wrk is missing; install it" >&2; exit 1; }
 	benches/search/run
+
+bench-train: setup ## a training step beside PyTorch's (brings PyTorch into an environment of its own)
+	benches/train/run
+
+bench-ablation: setup build ## ANCE beside the other sources of negatives on the sample corpus: an hour and more
+	benches/ablation/run
 
 clean: ## remove what was built and fetched; data and models stay
 	$(CARGO) clean
