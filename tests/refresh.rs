@@ -4,16 +4,14 @@
 mod common;
 
 use std::path::Path;
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use common::Server;
+use common::generations::live;
+use common::jobs::{PATIENCE, child_of, ended, job, kill, resume, start, wait};
 use common::judged::prepared;
+use common::{Ending, Server};
 use serde_json::{Value, json};
-
-/// Far more than anything here takes.
-const PATIENCE: Duration = Duration::from_secs(100);
 
 /// A run of two rounds; `steps` a round.
 fn settings(steps: u64) -> Value {
@@ -25,37 +23,6 @@ fn settings(steps: u64) -> Value {
 
 /// So many that nothing here waits for the end.
 const MANY: u64 = 5000;
-
-fn start(server: &Server, settings: &Value) -> String {
-    let answer = server.post("/admin/refresh", settings);
-    assert_eq!(answer.status, 202, "{}", answer.text());
-    let id = answer.json()["job"].as_str().unwrap().to_owned();
-    assert_eq!(answer.headers["location"], format!("/admin/jobs/{id}"));
-    id
-}
-
-fn job(server: &Server, id: &str) -> Value {
-    let answer = server.get(&format!("/admin/jobs/{id}"));
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    answer.json()
-}
-
-/// Waits until a job is as wanted.
-fn wait(server: &Server, id: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-    let started = Instant::now();
-    loop {
-        let job = job(server, id);
-        if wanted(&job) {
-            return job;
-        }
-        assert!(started.elapsed() < PATIENCE, "{job}\n{}", server.log());
-        std::thread::sleep(Duration::from_millis(30));
-    }
-}
-
-fn ended(server: &Server, id: &str) -> Value {
-    wait(server, id, |job| job["state"] != "running")
-}
 
 fn stepping(server: &Server, id: &str, step: u64) -> Value {
     wait(server, id, |job| {
@@ -75,20 +42,6 @@ fn events(server: &Server, id: &str) -> Vec<Value> {
 
 fn kinds(events: &[Value]) -> Vec<&str> {
     events.iter().map(|event| event["event"].as_str().unwrap()).collect()
-}
-
-fn live(server: &Server) -> Value {
-    server.get("/admin/status").json()["generation"]["number"].clone()
-}
-
-/// The training process of a job.
-fn child_of(id: &str) -> Option<String> {
-    let found = Command::new("pgrep").args(["-f", &format!("train --json --job {id}")]).output().unwrap();
-    String::from_utf8(found.stdout).unwrap().lines().next().map(str::to_owned)
-}
-
-fn kill(process: &str) {
-    assert!(Command::new("kill").args(["-9", process]).status().unwrap().success());
 }
 
 fn data() -> tempfile::TempDir {
@@ -124,6 +77,8 @@ fn a_refresh_goes_live_while_searches_and_writes_go_on() {
             }
             written
         });
+        // What is asserted here must end the test, not only this thread.
+        let _ended = Ending(&done);
         let id = start(&server, &settings(6));
         let again = server.post("/admin/refresh", &json!({}));
         assert_eq!((again.status, &again.json()["job"]), (409, &json!(id)), "{}", again.text());
@@ -206,7 +161,7 @@ fn a_cancelled_job_goes_on_and_a_killed_one_too() {
     // What the run learns from stays as it was, whatever is written meanwhile.
     let written = json!({"documents": [{"id": "d3", "text": "another text"}, {"id": "new", "text": "a new one"}]});
     assert_eq!(server.post("/documents", &written).status, 200);
-    assert_eq!(server.post(&format!("/admin/jobs/{id}/resume"), &json!({})).status, 202);
+    resume(&server, &id);
     let at = cancelled["step"].as_u64().unwrap();
     stepping(&server, &id, at + 2);
     kill(&child_of(&id).unwrap());
@@ -215,7 +170,7 @@ fn a_cancelled_job_goes_on_and_a_killed_one_too() {
     assert!(killed["reason"].as_str().unwrap().contains("signal: 9"), "{killed}");
     assert_eq!(live(&server), 1);
 
-    assert_eq!(server.post(&format!("/admin/jobs/{id}/resume"), &json!({})).status, 202);
+    resume(&server, &id);
     let done = ended(&server, &id);
     assert_eq!((&done["state"], &done["step"], &done["resumes"]), (&json!("done"), &json!(1000), &json!(2)), "{done}");
     assert_eq!(live(&server), 2);
@@ -241,7 +196,7 @@ fn a_job_outlives_its_server() {
     let stopped = job(&server, &id);
     assert_eq!((&stopped["state"], &stopped["resumable"]), (&json!("stopped"), &json!(true)), "{stopped}");
     let at = stopped["step"].as_u64().unwrap();
-    assert_eq!(server.post(&format!("/admin/jobs/{id}/resume"), &json!({})).status, 202);
+    resume(&server, &id);
     let resumed = stepping(&server, &id, at.max(2) + 1);
     assert!(server.stop().success(), "{resumed}");
     assert_eq!(child_of(&id), None);
@@ -269,42 +224,4 @@ fn what_measures_worse_is_kept_and_not_live() {
     assert_eq!(live(&server), 1);
     let generations = server.get("/admin/generations").json();
     assert_eq!(generations["generations"][1]["status"], "rejected", "{generations}");
-}
-
-#[test]
-fn a_server_killed_at_any_moment_comes_back_with_one_generation_or_the_other() {
-    let folder = data();
-    let mut id: Option<String> = None;
-    let mut finished = 0;
-    for turn in 0..12_u64 {
-        let server = Server::start(folder.path());
-        let found = id.as_deref().map(|id| job(&server, id));
-        match found.as_ref().map(|job| job["state"].as_str().unwrap()) {
-            None | Some("done") => {
-                finished += u64::from(found.is_some());
-                id = Some(start(&server, &settings(4)));
-            }
-            Some("stopped") => {
-                let path = format!("/admin/jobs/{}/resume", id.as_deref().unwrap());
-                let answer = server.post(&path, &json!({}));
-                assert_eq!(answer.status, 202, "{}", answer.text());
-            }
-            other => panic!("{other:?}: {found:?}\n{}", server.log()),
-        }
-        let text = format!("a lamp number {turn} of the harbour");
-        let written = server.post("/documents", &json!({"documents": [{"id": format!("n{turn}"), "text": text}]}));
-        assert_eq!(written.status, 200, "{}", written.text());
-        std::thread::sleep(Duration::from_millis(80 * turn));
-        server.kill();
-    }
-    let server = Server::start(folder.path());
-    let id = id.unwrap();
-    if job(&server, &id)["state"] == "stopped" {
-        assert_eq!(server.post(&format!("/admin/jobs/{id}/resume"), &json!({})).status, 202);
-    }
-    let last = ended(&server, &id);
-    assert_eq!(last["state"], "done", "{last}");
-    assert!(live(&server).as_u64().unwrap() > finished, "{last}");
-    let found = server.search_ids("a lamp of the harbour", 100);
-    assert!((0..12).all(|turn| found.contains(&format!("n{turn}"))), "{found:?}");
 }

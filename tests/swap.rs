@@ -3,73 +3,22 @@
 
 mod common;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use anced::encoder::{Encoder, Overrides, Side};
-use anced::generation::Machine;
-use anced::settings::{Device, Settings, Similarity};
-use anced::telemetry::Metrics;
-use common::Server;
 use common::corpus::{DOCUMENTS, document, metrics, search};
-use common::generations::{MODELS, activate, live, model, two_generations};
+use common::generations::{MODELS, activate, live, two_generations};
 use common::random::Random;
-use serde_json::{Value, json};
+use common::references::References;
+use common::{Ending, Server};
+use serde_json::json;
 
 /// Every document that a search finds.
 fn all_found(server: &Server) -> BTreeSet<String> {
     let answer = search(server, json!({"query": "anything", "k": 10_000, "exact": true, "include": []}));
     answer["hits"].as_array().unwrap().iter().map(|hit| hit["id"].as_str().unwrap().to_owned()).collect()
-}
-
-/// The encoders of the generations, apart from any server.
-struct References {
-    encoders: Vec<Encoder>,
-    passages: HashMap<(u64, String), Vec<f32>>,
-}
-
-impl References {
-    fn new() -> Self {
-        let settings = Settings { device: Device::Cpu, ..Settings::default() };
-        let machine = Machine::new(&settings, Arc::new(Metrics::new().unwrap())).unwrap();
-        let encoders = MODELS.map(|name| machine.encoder(&model(name), Overrides::default()).unwrap());
-        Self { encoders: encoders.into(), passages: HashMap::new() }
-    }
-
-    fn encoder(&self, generation: u64) -> &Encoder {
-        &self.encoders[generation as usize - 1]
-    }
-
-    fn vector(&self, generation: u64, text: String, side: Side) -> Vec<f32> {
-        let vector = self.encoder(generation).encode_blocking(vec![text], side).unwrap().vectors.remove(0);
-        let length = vector.iter().map(|value| value * value).sum::<f32>().sqrt();
-        match self.encoder(generation).checkpoint().similarity {
-            Similarity::Cosine => vector.iter().map(|value| value / length).collect(),
-            Similarity::Dot => vector,
-        }
-    }
-
-    /// Compares every score of an answer with the one that its generation's encoder gives the query and the hit's text.
-    fn check(&mut self, query: &str, answer: &Value) -> u64 {
-        let generation = answer["generation"].as_u64().unwrap();
-        let asked = self.vector(generation, query.into(), Side::Query);
-        for hit in answer["hits"].as_array().unwrap() {
-            let [title, text] = ["title", "text"].map(|part| hit[part].as_str().unwrap());
-            let passage = self.encoder(generation).checkpoint().passage(title, text);
-            let key = (generation, passage.clone());
-            if !self.passages.contains_key(&key) {
-                let vector = self.vector(generation, passage, Side::Passage);
-                self.passages.insert(key.clone(), vector);
-            }
-            let expected: f32 = asked.iter().zip(&self.passages[&key]).map(|(one, other)| one * other).sum();
-            let score = hit["score"].as_f64().unwrap() as f32;
-            let size = asked.iter().map(|value| value * value).sum::<f32>().max(1.0);
-            assert!((score - expected).abs() <= 1e-4 * size, "generation {generation}: {score}, {expected}: {hit}");
-        }
-        generation
-    }
 }
 
 /// Writes, updates and deletes documents of its own until told to end; returns the texts of those that are there.
@@ -167,7 +116,7 @@ fn generations_change_places_under_load_and_nothing_is_lost_or_mixed() {
     }
 
     let answers = std::mem::take(&mut *answers.lock().unwrap());
-    let mut references = References::new();
+    let mut references = References::new(data.path());
     let mut by_generation = BTreeMap::new();
     for (query, answer) in &answers {
         *by_generation.entry(references.check(query, answer)).or_insert(0) += 1;
@@ -202,15 +151,6 @@ fn generations_change_places_under_load_and_nothing_is_lost_or_mixed() {
     // Far more than it takes: a slow disk under other tests is no fault.
     assert!(holds[SWAPS - 1] < 1000.0, "{holds:?}");
     assert!(!server.log().contains("panicked"), "{}", server.log());
-}
-
-/// Tells the threads beside a failing one to end.
-struct Ending<'a>(&'a AtomicBool);
-
-impl Drop for Ending<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Release);
-    }
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 pub mod corpus;
 pub mod generations;
+pub mod jobs;
 pub mod judged;
 pub mod raw;
 
@@ -11,12 +12,14 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 pub mod random;
+pub mod references;
 pub mod training;
 
 /// How long a server may take to get ready; far more than it needs.
@@ -61,6 +64,15 @@ pub fn outcome<S: AsRef<std::ffi::OsStr>>(arguments: &[S], variables: &[(&str, S
 /// A free loopback port; another process may take it before it is used, which then shows as "cannot listen".
 pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Tells the threads beside it to end, also where it is dropped by a failing assertion: a scope waits for them.
+pub struct Ending<'a>(pub &'a AtomicBool);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
 }
 
 /// A running server.
