@@ -14,6 +14,8 @@ mod matching;
 mod open;
 mod queries;
 #[cfg(test)]
+mod reader_tests;
+#[cfg(test)]
 mod tests;
 
 use std::fmt;
@@ -133,12 +135,13 @@ impl Store {
         result.map_err(|error| Error::lmdb(&self.folder, operation, error))
     }
 
+    /// What another process read when it was killed is let go first: no page that a write frees would be used again.
     fn change<T>(
         &self,
         operation: &'static str,
         body: impl FnOnce(&mut RwTxn<'_>) -> Result<T, heed::Error>,
     ) -> Result<T, Error> {
-        let result = self.env.write_txn().and_then(|mut transaction| {
+        let result = self.env.clear_stale_readers().and_then(|_| self.env.write_txn()).and_then(|mut transaction| {
             let value = body(&mut transaction)?;
             transaction.commit()?;
             Ok(value)

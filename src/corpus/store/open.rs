@@ -67,9 +67,18 @@ fn environment(folder: &Path) -> Result<Env<WithoutTls>, Error> {
 fn complete(env: &Env<WithoutTls>, folder: &Path) -> Result<(), Error> {
     let failed = |error| Error::lmdb(folder, OPERATION, error);
     let page = u64::from(env.unnamed_database_stat().page_size);
-    let needed = (env.info().last_page_number as u64 + 1) * page;
     let file = env.try_clone_inner_file().map_err(failed)?;
-    let present = file.metadata().map_err(|error| failed(error.into()))?.len();
+    let lengths = || {
+        let needed = (env.info().last_page_number as u64 + 1) * page;
+        file.metadata().map(|file| (file.len(), needed)).map_err(|error| failed(error.into()))
+    };
+    let (present, needed) = lengths()?;
+    if present >= needed {
+        return Ok(());
+    }
+    // Another process may be writing past this end: its pages must not be cut off.
+    let _held = env.write_txn().map_err(failed)?;
+    let (present, needed) = lengths()?;
     if present >= needed {
         return Ok(());
     }
