@@ -347,6 +347,7 @@ fn a_refresh_survives_kills_of_the_server_and_of_its_training() {
             Blow::KillTraining => {
                 let state = ended(&running, &id);
                 assert!(["failed", "done"].map(Value::from).contains(&state["state"]), "{state}\n{}", running.log());
+                assert_eq!(leftovers(data), Vec::<String>::new(), "of a training that was killed\n{}", running.log());
                 kills += 1;
                 server = Some(running);
             }
@@ -358,6 +359,7 @@ fn a_refresh_survives_kills_of_the_server_and_of_its_training() {
                 slowest_stop = slowest_stop.max(since.elapsed());
                 let gone = training.is_none_or(|process| !Path::new(&format!("/proc/{process}")).exists());
                 assert!(gone, "the training outlives its server's good end");
+                assert_eq!(leftovers(data), Vec::<String>::new(), "after a good end\n{}", stopped.log());
             }
             Blow::KillServer | Blow::KillBoth => {
                 let mut killed = running;

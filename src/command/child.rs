@@ -14,14 +14,21 @@ use crate::settings::Settings;
 
 /// The exit code of a run that was asked to stop: its state is kept, and it can be gone on with.
 pub(super) const STOPPED: u8 = 3;
-/// After it was asked to stop a run ends within this, with what it saved last.
+/// After it was asked to stop a run that has steps to save ends within this, with what it saved last.
 const GRACE: Duration = Duration::from_secs(20);
 /// So long one run waits for another to end: what a dead server left ends within [`GRACE`].
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How often it is looked whether a run that was asked to stop still has something to save.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
 /// Whether the run was asked to stop.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Stop(Arc<AtomicBool>);
+pub(super) struct Stop {
+    asked: Arc<AtomicBool>,
+    /// Whether steps would be lost by an end at once.
+    unsaved: Arc<AtomicBool>,
+}
 
 impl Stop {
     /// Asked by the end of standard input, which comes also when the server dies, by SIGTERM and by SIGINT.
@@ -58,8 +65,11 @@ impl Stop {
 
     /// Asks the run to stop, and ends the process where it does not in time.
     fn end(&self) {
-        self.0.store(true, Ordering::Release);
-        std::thread::sleep(GRACE);
+        self.asked.store(true, Ordering::Release);
+        let since = Instant::now();
+        while since.elapsed() < GRACE && self.unsaved.load(Ordering::Acquire) {
+            std::thread::sleep(LOOK_AGAIN);
+        }
         eprintln!("anced: {}", ance::Error::Stopped);
         crate::system::exit_at_once(STOPPED.into());
     }
@@ -67,7 +77,17 @@ impl Stop {
     /// # Errors
     /// [`ance::Error::Stopped`] where the run was asked to stop.
     pub(super) fn check(&self) -> Result<(), ance::Error> {
-        if self.0.load(Ordering::Acquire) { Err(ance::Error::Stopped) } else { Ok(()) }
+        if self.asked.load(Ordering::Acquire) { Err(ance::Error::Stopped) } else { Ok(()) }
+    }
+
+    /// Whether there is anything to save. Where there is not, the run ends at once when it is asked to stop: what it has
+    /// is on the disk, and what it is at is soon done again.
+    pub(super) fn heed(&self, event: &ance::Event) {
+        match event {
+            ance::Event::Step { .. } => self.unsaved.store(true, Ordering::Release),
+            ance::Event::Took { phase: "train", .. } => self.unsaved.store(false, Ordering::Release),
+            _ => {}
+        }
     }
 }
 

@@ -89,7 +89,9 @@ impl Train {
             tracing::warn!(%error, "training runs at the priority of the server");
         }
         let made = self.train(&data, &settings, &folder, Plan::from_settings(&settings)?, &stop)?;
-        self.report(&made)
+        self.report(&made)?;
+        // Everything is written, and nobody should wait for what libraries do at the end of a process.
+        crate::system::exit_at_once(0)
     }
 
     fn train(
@@ -109,6 +111,7 @@ impl Train {
         let run = Run::open(&machine, &store, folder, &source, overrides, plan.clone())?;
         let mut show = Show { json: self.json, bar: None };
         let outcome = run.train(&mut |event| {
+            stop.heed(&event);
             show.event(&event)?;
             stop.check()
         })?;

@@ -200,21 +200,15 @@ impl DataFolder {
     /// Removes what was being written or removed when its process ended: generations that never took their number or had
     /// lost it, index files that no manifest names, files that were to replace others. A numbered folder stays whatever it lacks: it was
     /// whole once, and a manifest that is put back makes it so again.
-    ///
-    /// What a training that outlived its server is just writing stays: it ends soon.
     fn clean_up(&self) -> Result<(), Error> {
-        let lock = self.path.join(TRAIN_LOCK);
-        let training = File::options().create(true).truncate(false).write(true).open(&lock).map_err(io_error(&lock))?;
-        let is_training = matches!(training.try_lock(), Err(TryLockError::WouldBlock));
         remove_temporary_files(&self.path)?;
-        let folder = self.path.join("generations");
-        for path in entries(&folder)? {
+        self.remove_unfinished()?;
+        for path in self.generation_folders()? {
             let name = file_name(&path);
-            if ((name.ends_with(UNFINISHED) && !is_training) || name.ends_with(REMOVED)) && path.is_dir() {
-                tracing::warn!(folder = %path.display(), "half-written or half-removed generation removed");
-                std::fs::remove_dir_all(&path).map_err(io_error(&path))?;
+            if name.ends_with(REMOVED) {
+                remove_half(&path)?;
             }
-            if name.parse::<u64>().is_ok() && path.is_dir() {
+            if name.parse::<u64>().is_ok() {
                 remove_temporary_files(&path)?;
                 if let Ok(manifest) = Manifest::read(&path) {
                     remove_unnamed(&path, &manifest)?;
@@ -223,6 +217,29 @@ impl DataFolder {
         }
         Ok(())
     }
+
+    /// Removes generations that a training had begun to write when it ended. What one is just writing that outlived its
+    /// server stays: it ends soon.
+    pub(super) fn remove_unfinished(&self) -> Result<(), Error> {
+        let lock = self.path.join(TRAIN_LOCK);
+        let training = File::options().create(true).truncate(false).write(true).open(&lock).map_err(io_error(&lock))?;
+        if matches!(training.try_lock(), Err(TryLockError::WouldBlock)) {
+            return Ok(());
+        }
+        let folders = self.generation_folders()?;
+        folders.iter().filter(|path| file_name(path).ends_with(UNFINISHED)).try_for_each(|path| remove_half(path))
+    }
+
+    fn generation_folders(&self) -> Result<Vec<PathBuf>, Error> {
+        let mut all = entries(&self.path.join("generations"))?;
+        all.retain(|path| path.is_dir());
+        Ok(all)
+    }
+}
+
+fn remove_half(folder: &Path) -> Result<(), Error> {
+    tracing::warn!(folder = %folder.display(), "half-written or half-removed generation removed");
+    std::fs::remove_dir_all(folder).map_err(io_error(folder))
 }
 
 /// Removes index files of a generation that its manifest does not name: those of a save that did not come to its end.

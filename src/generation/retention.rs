@@ -29,6 +29,14 @@ impl Retriever {
         .await
     }
 
+    /// Removes what a training that ended had begun to build; blocking.
+    ///
+    /// # Errors
+    /// A folder that cannot be removed; the next start tries again.
+    pub fn remove_unfinished(&self) -> Result<(), Error> {
+        self.data.remove_unfinished()
+    }
+
     fn remove_held(&self, number: u64) -> Result<Removed, Error> {
         if self.live()?.number() == number || self.data.live()? == Some(number) {
             return Err(Error::Live(number));

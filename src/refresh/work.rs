@@ -56,7 +56,8 @@ impl Refresh {
             job.saw(&said).then(|| job.clone())
         };
         if let Some(job) = job {
-            self.put_or_log(&job);
+            // It waits for the disk, and for other writers.
+            tokio::task::block_in_place(|| self.put_or_log(&job));
         }
         let metrics = &self.0.metrics;
         match &said {
@@ -143,6 +144,9 @@ impl Refresh {
         match state {
             State::Failed => tracing::error!(job = job.id, reason = job.reason, "refresh failed"),
             _ => tracing::info!(job = job.id, state = state.as_str(), reason = job.reason, "refresh ended"),
+        }
+        if let Err(error) = self.0.retriever.remove_unfinished() {
+            tracing::warn!(job = job.id, %error, "what the training was building stays until the next start");
         }
         self.put_or_log(&job);
         self.show_phase("");
