@@ -40,6 +40,10 @@ pub struct TrainingData {
     pub(super) names: Vec<String>,
     /// The passage of each document.
     pub(super) passages: Vec<Vec<u32>>,
+    /// The sequence of each document whose passage is what a generation of the same checkpoint encodes too: cut by
+    /// neither, or by both at the same place.
+    #[serde(default)]
+    pub(super) sequences: Vec<Option<u64>>,
     /// Queries with at least one positive that is there, in the order of their ids.
     pub(super) train: Vec<TrainQuery>,
     /// The names and token ids of dev queries.
@@ -82,7 +86,8 @@ impl TrainingData {
     pub fn read(store: &Store, checkpoint: &Checkpoint, lengths: Lengths) -> Result<Self, Error> {
         let passages_of = TextEncoder::open(checkpoint, lengths.passage)?;
         let queries_of = TextEncoder::open(checkpoint, lengths.query)?;
-        let (mut names, mut passages) = (Vec::new(), Vec::new());
+        let (mut names, mut passages, mut sequences) = (Vec::new(), Vec::new(), Vec::new());
+        let is_cut_alike = passages_of.length() == checkpoint.max_seq_length;
         let mut after = 0;
         loop {
             let page = store.current(after, PAGE)?;
@@ -90,7 +95,11 @@ impl TrainingData {
             after = last.sequence;
             let texts: Vec<String> =
                 page.iter().map(|stored| checkpoint.passage(&stored.document.title, &stored.document.text)).collect();
-            passages.extend(passages_of.tokenize(&texts, Side::Passage)?);
+            let ids = passages_of.tokenize(&texts, Side::Passage)?;
+            sequences.extend(page.iter().zip(texts.iter().zip(&ids)).map(|(stored, (text, ids))| {
+                (is_cut_alike || passages_of.is_whole(text, ids)).then_some(stored.sequence)
+            }));
+            passages.extend(ids);
             names.extend(page.into_iter().map(|stored| stored.document.id));
         }
         let numbers: HashMap<&str, usize> =
@@ -117,7 +126,7 @@ impl TrainingData {
         let texts: Vec<String> = queries.iter().map(|query| query.text.clone()).collect();
         let ids = queries_of.tokenize(&texts, Side::Query)?;
         let dev = queries.into_iter().map(|query| query.id).zip(ids).collect();
-        Ok(Self { names, passages, train, dev, judgments: judgments.concat() })
+        Ok(Self { names, passages, sequences, train, dev, judgments: judgments.concat() })
     }
 
     /// How many documents, train queries and dev queries there are.

@@ -1,11 +1,13 @@
 //! The Inferencer: vectors of a checkpoint for documents and queries, and exact search among them.
 
 use std::collections::HashSet;
+use std::path::Path;
 
 use super::Error;
 use super::data::TrainingData;
 use crate::encoder::{Encoder, Side};
 use crate::evaluation::{Measure, Ranking, Report, evaluate};
+use crate::index::SavedVectors;
 use crate::onnx::{BLOCK_ROWS, Runtime, TopK};
 use crate::settings::Similarity;
 
@@ -21,26 +23,36 @@ pub(super) struct Vectors {
     documents: Vec<f32>,
     train: Vec<f32>,
     dev: Vec<f32>,
+    reused: usize,
 }
 
 /// A document's number and its score.
 pub(super) type Hit = (u32, f32);
 
 impl Vectors {
-    /// Encodes documents and queries; `progress(done, total)` counts texts.
+    /// Encodes queries and the documents that `known` has no vector of; `progress(done, total)` counts texts.
     pub(super) fn encode(
         encoder: &Encoder,
         data: &TrainingData,
+        known: &dyn Fn(usize) -> Option<Vec<f32>>,
         progress: &mut dyn FnMut(usize, usize) -> Result<(), Error>,
     ) -> Result<Self, Error> {
+        let dimension = encoder.dimension();
         let total = data.passages.len() + data.train.len() + data.dev.len();
-        let mut done = 0;
-        let mut all = |texts: Vec<&Vec<u32>>, side| -> Result<Vec<f32>, Error> {
-            // Long texts together, so that little is padded.
-            let mut order: Vec<usize> = (0..texts.len()).collect();
-            order.sort_by_key(|&at| texts[at].len());
-            let dimension = encoder.dimension();
+        let (mut done, mut reused) = (0, 0);
+        let mut all = |texts: Vec<&Vec<u32>>, known: &dyn Fn(usize) -> Option<Vec<f32>>, side| -> Result<_, Error> {
             let mut flat = vec![0.0; texts.len() * dimension];
+            let mut order = Vec::new();
+            for at in 0..texts.len() {
+                match known(at) {
+                    Some(vector) => flat[at * dimension..][..dimension].copy_from_slice(&vector),
+                    None => order.push(at),
+                }
+            }
+            reused += texts.len() - order.len();
+            done += texts.len() - order.len();
+            // Long texts together, so that little is padded.
+            order.sort_by_key(|&at| texts[at].len());
             for page in order.chunks(PAGE) {
                 let ids = page.iter().map(|&at| texts[at].clone()).collect();
                 for (&at, vector) in page.iter().zip(encoder.encode_tokens(ids, side)?.vectors) {
@@ -54,12 +66,33 @@ impl Vectors {
             }
             Ok(flat)
         };
-        Ok(Self {
-            documents: all(data.passages.iter().collect(), Side::Passage)?,
-            train: all(data.train.iter().map(|query| &query.ids).collect(), Side::Passage)?,
-            dev: all(data.dev.iter().map(|(_, ids)| ids).collect(), Side::Passage)?,
-            dimension: encoder.dimension(),
-        })
+        let documents = all(data.passages.iter().collect(), known, Side::Passage)?;
+        let train = all(data.train.iter().map(|query| &query.ids).collect(), &|_| None, Side::Passage)?;
+        let dev = all(data.dev.iter().map(|(_, ids)| ids).collect(), &|_| None, Side::Passage)?;
+        Ok(Self { dimension, documents, train, dev, reused })
+    }
+
+    /// Documents whose vectors were known.
+    pub(super) fn reused(&self) -> usize {
+        self.reused
+    }
+
+    /// Texts that were encoded.
+    pub(super) fn encoded(&self) -> usize {
+        (self.documents.len() + self.train.len() + self.dev.len()) / self.dimension.max(1) - self.reused
+    }
+
+    /// Keeps the vectors of documents so that [`SavedVectors::open`] reads them.
+    pub(super) fn save(&self, file: &Path, data: &TrainingData, maker: &str) -> Result<(), Error> {
+        let (mut keys, mut values) = (Vec::new(), Vec::new());
+        for (sequence, vector) in data.sequences.iter().zip(self.documents.chunks_exact(self.dimension.max(1))) {
+            if let Some(sequence) = sequence {
+                keys.push(*sequence);
+                values.extend_from_slice(vector);
+            }
+        }
+        SavedVectors::write(file, self.dimension, &keys, &values, maker)
+            .map_err(|error| Error::Generation(error.into()))
     }
 
     /// The `k` best documents of each train query, best first.

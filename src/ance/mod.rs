@@ -6,10 +6,12 @@
 
 mod data;
 mod error;
+mod event;
 mod inference;
 mod negatives;
 mod plan;
 mod recipe;
+mod reuse;
 mod rounds;
 mod state;
 #[cfg(test)]
@@ -20,10 +22,11 @@ mod visits;
 
 pub use data::{Lengths, TrainingData};
 pub use error::Error;
+pub use event::{Event, Listener, Means, Texts};
 pub use negatives::Mining;
 pub use plan::Plan;
 pub use recipe::{Recipe, Schedule};
-pub use rounds::{Event, Listener, Means, Outcome, Run};
+pub use rounds::{Outcome, Run};
 pub use state::STATE_FILE;
 pub use trainer::{Report, Trainer};
 pub use triples::{Source, Triple, Triples};

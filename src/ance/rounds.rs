@@ -3,7 +3,6 @@
 //! The Trainer and the Inferencer take turns. The Trainer's weights, moments and schedule go through all rounds; the
 //! Inferencer reads the checkpoint that the Trainer writes at the end of each.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -12,17 +11,14 @@ use serde::Serialize;
 use super::data::TrainingData;
 use super::inference::{Hit, Vectors, share_found};
 use super::negatives::{Candidates, bm25_hits};
+use super::reuse::{KEPT_FILE, known_vector};
 use super::visits::Visits;
-use super::{Error, Plan, Report, STATE_FILE, Trainer};
+use super::{Error, Event, Listener, Means, Plan, STATE_FILE, Texts, Trainer};
 use crate::corpus::Store;
 use crate::encoder::Overrides;
-use crate::evaluation::Measure;
 use crate::generation::Machine;
 use crate::onnx::Placement;
 use crate::settings::Negatives;
-
-/// Means of measures over the dev queries.
-pub type Means = BTreeMap<Measure, f64>;
 
 /// Hits among which training negatives are looked for at the end (Xiong et al. 2020, figure 1).
 const HARDEST: usize = 100;
@@ -32,56 +28,6 @@ const SAVE_EVERY: Duration = Duration::from_secs(60);
 const PLAN_FILE: &str = "plan.json";
 /// What it learns from, as it was when the run began.
 const DATA_FILE: &str = "data.json";
-
-/// What happens in a run, as it happens.
-#[derive(Debug, Clone, Serialize)]
-#[serde(tag = "event", rename_all = "snake_case")]
-pub enum Event {
-    /// What there is to learn from.
-    Data {
-        /// Documents.
-        documents: usize,
-        /// Train queries with a positive.
-        train: usize,
-        /// Dev queries.
-        dev: usize,
-    },
-    /// A part of a round begins, or comes on.
-    Phase {
-        /// From 1; 0 before the first.
-        round: u64,
-        /// encode, mine, train; after the last round build, gate.
-        phase: &'static str,
-        /// Texts or steps done.
-        done: u64,
-        /// Of so many.
-        total: u64,
-    },
-    /// A step.
-    Step {
-        /// From 1.
-        round: u64,
-        /// What it did.
-        #[serde(flatten)]
-        report: Report,
-    },
-    /// The dev measures of a checkpoint.
-    Measures {
-        /// The round that made it; 0 for the one that training started from.
-        round: u64,
-        /// By name.
-        measures: Means,
-    },
-    /// Seconds that a part of a round took.
-    Took {
-        /// From 1.
-        round: u64,
-        /// encode, mine, train, build, gate.
-        phase: &'static str,
-        /// Wall-clock time.
-        seconds: f64,
-    },
-}
 
 /// What came of a run.
 #[derive(Debug, Clone, Serialize)]
@@ -103,10 +49,12 @@ pub struct Outcome {
 pub struct Run<'a> {
     machine: &'a Machine,
     store: &'a Store,
-    folder: &'a Path,
+    pub(super) folder: &'a Path,
     source: &'a Path,
-    overrides: Overrides,
-    plan: Plan,
+    /// The generation whose checkpoint `source` is.
+    pub(super) generation: Option<PathBuf>,
+    pub(super) overrides: Overrides,
+    pub(super) plan: Plan,
 }
 
 /// What is not there need not be removed.
@@ -116,9 +64,6 @@ fn gone(removed: std::io::Result<()>) -> std::io::Result<()> {
         _ => Ok(()),
     }
 }
-
-/// Told every event; an error stops the run, with its state kept.
-pub type Listener<'a> = &'a mut dyn FnMut(Event) -> Result<(), Error>;
 
 impl<'a> Run<'a> {
     /// A run of `plan` from the checkpoint folder `source`, in `folder`. A run that is there already is gone on with.
@@ -152,7 +97,7 @@ impl<'a> Run<'a> {
             }
             Err(error) => return Err(Error::io(&file)(error)),
         }
-        Ok(Self { machine, store, folder, source, overrides, plan })
+        Ok(Self { machine, store, folder, source, generation: None, overrides, plan })
     }
 
     /// Trains to the end of the last round.
@@ -184,6 +129,7 @@ impl<'a> Run<'a> {
             if !is_mined {
                 let vectors = self.encode(round, placement, &data, listener)?;
                 measures.push(self.measure(round, &vectors, &data, listener)?);
+                self.keep_best(&vectors, &data, &measures)?;
                 self.mine(round, &vectors, &data, listener)?;
             } else {
                 measures.push(self.recorded(round)?);
@@ -197,6 +143,7 @@ impl<'a> Run<'a> {
             if round + 1 == self.plan.rounds {
                 let vectors = self.encode(round + 1, placement, &data, listener)?;
                 measures.push(self.measure(round + 1, &vectors, &data, listener)?);
+                self.keep_best(&vectors, &data, &measures)?;
                 last = Some(vectors);
             }
         }
@@ -204,14 +151,18 @@ impl<'a> Run<'a> {
             Some(vectors) => self.overlap(vectors, &data)?,
             None => Vec::new(),
         };
+        let best_round = self.best_round(&measures);
+        Ok(Outcome { checkpoint: self.checkpoint(best_round), best_round, measures, overlap })
+    }
+
+    /// The best of the rounds that `measures` has, from the first on; 0 where it has none.
+    pub(super) fn best_round(&self, measures: &[Option<Means>]) -> u64 {
         let value = |round: &u64| {
             let report: Option<&Means> = measures.get(*round as usize).and_then(Option::as_ref);
             report.and_then(|means| means.get(&self.plan.measure).copied()).unwrap_or(f64::NEG_INFINITY)
         };
         // Without dev queries all are equal, and the last one wins.
-        let best_round =
-            (1..=self.plan.rounds).max_by(|a, b| value(a).total_cmp(&value(b))).unwrap_or(self.plan.rounds);
-        Ok(Outcome { checkpoint: self.checkpoint(best_round), best_round, measures, overlap })
+        (1..measures.len() as u64).max_by(|a, b| value(a).total_cmp(&value(b))).unwrap_or(0)
     }
 
     /// Removes what is of use only while the run can be gone on with: what is left is what a later look needs, the plan,
@@ -224,7 +175,7 @@ impl<'a> Run<'a> {
             let folder = self.checkpoint(round);
             gone(std::fs::remove_dir_all(&folder)).map_err(Error::io(&folder))?;
         }
-        for file in [STATE_FILE, DATA_FILE] {
+        for file in [STATE_FILE, DATA_FILE, KEPT_FILE] {
             let file = self.folder.join(file);
             gone(std::fs::remove_file(&file)).map_err(Error::io(&file))?;
         }
@@ -252,10 +203,13 @@ impl<'a> Run<'a> {
         let overrides = Overrides { max_seq_length: None, ..self.overrides.clone() };
         let encoder = self.machine.encoder(&self.checkpoint(round), overrides)?;
         debug_assert_eq!(encoder.placement(), placement, "one device for both");
-        let vectors = Vectors::encode(&encoder, data, &mut |done, total| {
+        let saved = self.known(round);
+        let known = |number| known_vector(saved.as_ref(), &encoder, data, number);
+        let vectors = Vectors::encode(&encoder, data, &known, &mut |done, total| {
             listener(Event::Phase { round, phase: "encode", done: done as u64, total: total as u64 })
         })?;
-        listener(Event::Took { round, phase: "encode", seconds: started.elapsed().as_secs_f64() })?;
+        let texts = Texts { encoded: vectors.encoded() as u64, reused: vectors.reused() as u64 };
+        listener(Event::Took { round, phase: "encode", seconds: started.elapsed().as_secs_f64(), texts: Some(texts) })?;
         Ok(vectors)
     }
 
@@ -295,7 +249,7 @@ impl<'a> Run<'a> {
             Negatives::Random | Negatives::None => vec![Vec::new(); data.train.len()],
         };
         Candidates::from_hits(&hits, data, mining, self.plan.recipe.seed, round).write(&file)?;
-        listener(Event::Took { round: round + 1, phase: "mine", seconds: started.elapsed().as_secs_f64() })
+        listener(Event::Took { round: round + 1, phase: "mine", seconds: started.elapsed().as_secs_f64(), texts: None })
     }
 
     fn bm25(&self, data: &TrainingData, depth: usize) -> Result<Vec<Vec<Hit>>, Error> {
@@ -342,7 +296,12 @@ impl<'a> Run<'a> {
         if unsaved {
             trainer.save(self.folder)?;
         }
-        listener(Event::Took { round: round + 1, phase: "train", seconds: started.elapsed().as_secs_f64() })
+        listener(Event::Took {
+            round: round + 1,
+            phase: "train",
+            seconds: started.elapsed().as_secs_f64(),
+            texts: None,
+        })
     }
 
     /// The dev measures of a round that was measured before the run was cut off.

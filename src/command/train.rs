@@ -11,11 +11,11 @@ use serde_json::json;
 use super::child::{self, Stop};
 use super::progress::{Progress, Unit};
 use super::{General, print};
-use crate::ance::{Event, Means, Outcome, Plan, Run};
+use crate::ance::{Event, Means, Outcome, Plan, Run, Texts};
 use crate::corpus::Split;
 use crate::encoder::Overrides;
 use crate::evaluation::{self, judged_split, measure};
-use crate::generation::{DataFolder, Machine, Manifest, Retriever, Standing, build};
+use crate::generation::{DataFolder, Machine, Manifest, Origin, Retriever, Standing, build_from};
 use crate::settings::{EncoderArgs, IndexArgs, Settings, TrainArgs};
 use crate::telemetry::Metrics;
 
@@ -108,14 +108,19 @@ impl Train {
         let (source, overrides) = source(data, parent, settings)?;
         let machine = machine.with_overrides(overrides.clone());
         let store = Arc::clone(data.store());
-        let run = Run::open(&machine, &store, folder, &source, overrides, plan.clone())?;
+        let mut run = Run::open(&machine, &store, folder, &source, overrides, plan.clone())?;
+        if let Some(parent) = parent {
+            run = run.from_generation(&data.generation(parent));
+        }
         let mut show = Show { json: self.json, bar: None };
         let outcome = run.train(&mut |event| {
             stop.heed(&event);
             show.event(&event)?;
             stop.check()
         })?;
-        let number = build_best(data, folder, &outcome, parent, &machine, &mut show)?;
+        let known = run.vectors(outcome.best_round);
+        let origin = Origin { checkpoint: &outcome.checkpoint, parent, known: known.as_ref() };
+        let number = build_best(data, folder, &outcome, &origin, &machine, &mut show)?;
         stop.check()?;
         let verdict = verdict(data, number, &machine, &plan, settings.tolerance, outcome.best_round, &mut show)?;
         let made = Made { outcome, number, verdict };
@@ -229,7 +234,7 @@ fn build_best(
     data: &DataFolder,
     folder: &Path,
     outcome: &Outcome,
-    parent: Option<u64>,
+    origin: &Origin<'_>,
     machine: &Machine,
     show: &mut Show,
 ) -> anyhow::Result<u64> {
@@ -242,12 +247,14 @@ fn build_best(
         return Ok(number);
     }
     let (started, round) = (Instant::now(), outcome.best_round);
-    let number = build(data, &outcome.checkpoint, parent, machine, &mut |progress| {
+    let mut texts = Texts { encoded: 0, reused: 0 };
+    let number = build_from(data, origin, machine, &mut |progress| {
+        texts = Texts { encoded: progress.done - progress.reused, reused: progress.reused };
         // Showing how far it is cannot keep it from being built.
         let _ = show.event(&Event::Phase { round, phase: "build", done: progress.done, total: progress.total });
     })?;
     write_text(&file, &number.to_string())?;
-    show.event(&Event::Took { round, phase: "build", seconds: started.elapsed().as_secs_f64() })?;
+    show.event(&Event::Took { round, phase: "build", seconds: started.elapsed().as_secs_f64(), texts: Some(texts) })?;
     Ok(number)
 }
 
@@ -286,7 +293,7 @@ fn verdict(
     manifest.measures = new.iter().map(|(measure, value)| (measure.to_string(), *value)).collect();
     manifest.status = if published { Standing::Ready } else { Standing::Rejected };
     manifest.write(&folder)?;
-    show.event(&Event::Took { round, phase: "gate", seconds: started.elapsed().as_secs_f64() })?;
+    show.event(&Event::Took { round, phase: "gate", seconds: started.elapsed().as_secs_f64(), texts: None })?;
     let told = format!("{} {:.4}", plan.measure, value(&new));
     let reason = match (live, &old) {
         (Some(live), Some(old)) => {
@@ -325,9 +332,12 @@ impl Show {
             Event::Data { documents, train, dev } => {
                 eprintln!("{documents} documents, {train} train queries, {dev} dev queries");
             }
-            Event::Took { round, phase, seconds } => {
+            Event::Took { round, phase, seconds, texts } => {
                 self.finish();
-                eprintln!("round {round}: {phase} took {seconds:.1} s");
+                let texts = texts.map_or_else(String::new, |Texts { encoded, reused }| {
+                    format!(", {encoded} texts encoded, {reused} known")
+                });
+                eprintln!("round {round}: {phase} took {seconds:.1} s{texts}");
             }
         }
         Ok(())

@@ -27,6 +27,7 @@ pub struct TextEncoder {
     lower_case: bool,
     query_prompt: String,
     passage_prompt: String,
+    length: usize,
     /// Characters beyond this cannot change the tokens kept, but for texts of mostly white space.
     max_chars: usize,
 }
@@ -53,6 +54,7 @@ impl TextEncoder {
             lower_case: checkpoint.lower_case,
             query_prompt: checkpoint.query_prompt.clone(),
             passage_prompt: checkpoint.passage_prompt.clone(),
+            length,
             max_chars: (length * 40).max(10_000),
         })
     }
@@ -67,6 +69,17 @@ impl TextEncoder {
         } else {
             texts.par_iter().map(|text| self.tokenize_one(text, side)).collect()
         }
+    }
+
+    /// Whether nothing of a text was cut when it became these tokens: a greater length would give the same. No for a few
+    /// that fit exactly.
+    pub fn is_whole(&self, text: &str, ids: &[u32]) -> bool {
+        ids.len() < self.length && (text.len() <= self.max_chars || text.chars().count() <= self.max_chars)
+    }
+
+    /// After how many tokens texts are cut, special ones included.
+    pub fn length(&self) -> usize {
+        self.length
     }
 
     fn tokenize_one(&self, text: &str, side: Side) -> Result<Vec<u32>, Error> {

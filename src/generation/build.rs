@@ -11,7 +11,7 @@ use super::manifest::{EncoderRecord, FileRecord, checkpoint_digest, file_record,
 use super::{DataFolder, Error, Machine, Manifest, Standing};
 use crate::corpus::StoredDocument;
 use crate::encoder::{Encoder, Overrides, Side};
-use crate::index::{GRAPH_FILE, Index, VECTORS_FILE};
+use crate::index::{GRAPH_FILE, Index, SavedVectors, VECTORS_FILE};
 
 /// Documents that are read, encoded and added at once.
 pub(super) const PAGE: usize = 2048;
@@ -23,6 +23,19 @@ pub struct BuildProgress {
     pub done: u64,
     /// Documents in the store.
     pub total: u64,
+    /// Documents of `done` that were not encoded, since their vectors were known.
+    pub reused: u64,
+}
+
+/// What a generation is made from.
+#[derive(Debug, Clone, Copy)]
+pub struct Origin<'a> {
+    /// The checkpoint's folder.
+    pub checkpoint: &'a Path,
+    /// The generation that it was trained from.
+    pub parent: Option<u64>,
+    /// Vectors by sequence that this checkpoint, set as the machine sets it, made of documents.
+    pub known: Option<&'a SavedVectors>,
 }
 
 /// Builds the next generation from a checkpoint folder and every document of the store, and returns its number. It is
@@ -37,6 +50,19 @@ pub fn build(
     machine: &Machine,
     progress: &mut dyn FnMut(BuildProgress),
 ) -> Result<u64, Error> {
+    build_from(data, &Origin { checkpoint, parent, known: None }, machine, progress)
+}
+
+/// As [`build`]; documents whose vectors are known are not encoded.
+///
+/// # Errors
+/// As [`build`].
+pub fn build_from(
+    data: &DataFolder,
+    origin: &Origin<'_>,
+    machine: &Machine,
+    progress: &mut dyn FnMut(BuildProgress),
+) -> Result<u64, Error> {
     let number = data.next_number()?;
     let folder = data.unfinished(number);
     if folder.exists() {
@@ -44,7 +70,7 @@ pub fn build(
         std::fs::remove_dir_all(&folder).map_err(io_error(&folder))?;
     }
     std::fs::create_dir_all(&folder).map_err(io_error(&folder))?;
-    let built = write(data, checkpoint, parent, number, &folder, machine, progress).and_then(|()| {
+    let built = write(data, origin, number, &folder, machine, progress).and_then(|()| {
         let place = data.generation(number);
         std::fs::rename(&folder, &place).map_err(io_error(&place))?;
         place.parent().map_or(Ok(()), sync_folder)
@@ -61,15 +87,14 @@ pub fn build(
 
 fn write(
     data: &DataFolder,
-    checkpoint: &Path,
-    parent: Option<u64>,
+    origin: &Origin<'_>,
     number: u64,
     folder: &Path,
     machine: &Machine,
     progress: &mut dyn FnMut(BuildProgress),
 ) -> Result<(), Error> {
     let overrides: Overrides = machine.encoder.overrides.clone();
-    let encoder = machine.encoder(checkpoint, overrides.clone())?;
+    let encoder = machine.encoder(origin.checkpoint, overrides.clone())?;
     encoder.checkpoint().copy_to(&folder.join("checkpoint"))?;
 
     let store = data.store();
@@ -78,16 +103,31 @@ fn write(
     let capacity = usize::try_from(total).unwrap_or(0);
     let similarity = encoder.checkpoint().similarity;
     let index = Index::new(encoder.dimension(), similarity, machine.index, capacity, &machine.runtime)?;
-    let (mut after, mut done) = (0, 0);
-    progress(BuildProgress { done, total });
+    let known = origin.known.filter(|known| known.dimension() == encoder.dimension());
+    let (mut after, mut done, mut reused) = (0, 0, 0);
+    progress(BuildProgress { done, total, reused });
     loop {
         let page = store.current(after, PAGE)?;
         let Some(last) = page.last() else { break };
         after = last.sequence;
-        let (keys, vectors) = encode(&encoder, &page)?;
-        index.add_unverified(&keys, &vectors)?;
         done += page.len() as u64;
-        progress(BuildProgress { done, total });
+        let vector = |stored: &StoredDocument| known.and_then(|known| known.get(stored.sequence));
+        let (mut keys, mut vectors, mut others) = (Vec::new(), Vec::new(), Vec::new());
+        for stored in page {
+            match vector(&stored) {
+                Some(vector) => {
+                    keys.push(stored.sequence);
+                    vectors.push(vector);
+                }
+                None => others.push(stored),
+            }
+        }
+        reused += keys.len() as u64;
+        let (encoded, values) = encode(&encoder, &others)?;
+        keys.extend(encoded);
+        vectors.extend(values);
+        index.add_unverified(&keys, &vectors)?;
+        progress(BuildProgress { done, total, reused });
     }
     index.verify()?;
     index.save(&folder.join(VECTORS_FILE), &folder.join(GRAPH_FILE))?;
@@ -96,7 +136,7 @@ fn write(
     record_files(folder, Path::new(""), &mut files)?;
     let mut manifest = Manifest {
         number,
-        parent,
+        parent: origin.parent,
         created: OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default(),
         model: encoder.checkpoint().name.clone(),
         checkpoint_digest: checkpoint_digest(&files),

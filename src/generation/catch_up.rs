@@ -17,7 +17,7 @@ pub(super) fn catch_up(
     let start = generation.applied();
     let total = store.last_sequence()?.saturating_sub(start);
     while apply(generation, store, PAGE)? > 0 {
-        progress(BuildProgress { done: generation.applied() - start, total });
+        progress(BuildProgress { done: generation.applied() - start, total, reused: 0 });
     }
     Ok(())
 }

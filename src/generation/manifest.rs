@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use super::Error;
 use super::folder::io_error;
 use crate::encoder::Overrides;
+use crate::index::SavedVectors;
 use crate::settings::{Pooling, Similarity};
 
 /// The manifest's file name.
@@ -160,6 +161,20 @@ impl Manifest {
         self.checksum = self.own_checksum().map_err(refuse)?;
         let text = serde_json::to_vec_pretty(self).map_err(|error| refuse(error.to_string()))?;
         replace_file(&file, &text)
+    }
+
+    /// The vectors of its documents by sequence; none where they are stored in 16 bits.
+    ///
+    /// # Errors
+    /// A file that is missing, damaged, or was replaced by a newer one since the manifest was read.
+    pub fn saved_vectors(&self, folder: &Path) -> Result<Option<SavedVectors>, Error> {
+        let file = folder.join(&self.vectors_file);
+        let saved = SavedVectors::open(&file, None)?;
+        let found = file_record(&file).map_err(io_error(&file))?;
+        if self.files.get(&self.vectors_file) != Some(&found) {
+            return Err(Error::Damaged(format!("{}: its checksum differs from the manifest's", file.display())));
+        }
+        Ok(saved)
     }
 
     /// What its files take on disk, in bytes.

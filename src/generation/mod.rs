@@ -17,7 +17,7 @@ mod swap;
 mod tests;
 mod writing;
 
-pub use build::{BuildProgress, build};
+pub use build::{BuildProgress, Origin, build, build_from};
 pub use error::Error;
 pub use folder::{DataFolder, Lock, TRAIN_LOCK};
 pub use loaded::{Generation, Machine};

@@ -8,10 +8,12 @@ mod exact;
 mod files;
 mod graph;
 mod reach;
+mod saved;
 mod searcher;
 mod slots;
 mod vectors;
 
 pub use error::Error;
 pub use files::{GRAPH_FILE, VECTORS_FILE};
+pub use saved::SavedVectors;
 pub use searcher::{Index, IndexOptions, Neighbour};

@@ -18,8 +18,10 @@ pub(super) fn needed(manifest: &Manifest, documents: u64, plan: &Plan) -> u64 {
     let state = weights.saturating_mul(2 * 3);
     let index = sum(&|name| !of_checkpoint(name));
     let index = (index as f64 * (documents as f64 / manifest.documents.max(1) as f64).max(1.0)) as u64;
+    // The best round's vectors, a newer one's beside them, and 8 bytes of a sequence each.
+    let vectors = documents.saturating_mul(2 * (manifest.dimension as u64 * 4 + 8));
     let checkpoints = checkpoint.saturating_mul(plan.rounds.saturating_add(1));
-    state.saturating_add(checkpoints).saturating_add(index)
+    state.saturating_add(checkpoints).saturating_add(index).saturating_add(vectors)
 }
 
 /// # Errors
