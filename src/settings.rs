@@ -6,6 +6,7 @@
 mod choices;
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -64,7 +65,8 @@ macro_rules! settings {
             pub struct $group {
                 $(
                     $(#[doc = $doc])+
-                    #[arg(long)]
+                    #[arg(long, num_args = <$type as Flag>::VALUES, require_equals = <$type as Flag>::IS_SWITCH,
+                        default_missing_value = "true")]
                     #[serde(skip_serializing_if = "Option::is_none")]
                     pub $key: Option<<$type as Flag>::Value>,
                 )*
@@ -77,6 +79,15 @@ macro_rules! settings {
 pub trait Flag {
     /// The type that the flag parses to.
     type Value: Clone + std::fmt::Debug;
+    /// Whether the flag's name alone says `true`; another value then follows `=`.
+    const IS_SWITCH: bool = false;
+    /// How many values it takes.
+    const VALUES: RangeInclusive<usize> = if Self::IS_SWITCH { 0..=1 } else { 1..=1 };
+}
+
+impl Flag for bool {
+    type Value = bool;
+    const IS_SWITCH: bool = true;
 }
 
 macro_rules! flags {
@@ -89,7 +100,6 @@ flags!(
     String,
     PathBuf,
     SocketAddr,
-    bool,
     usize,
     u64,
     f64,
@@ -195,6 +205,13 @@ settings! {
         depth: Option<usize> = None,
         /// Candidates that score higher than a query's best positive by more than this are left out.
         margin: Option<f32> = None,
+        /// Candidates that score this share of a query's best positive or more are left out (TopK-PercPos of
+        /// NV-Retriever, Moreira et al. 2024, arXiv 2407.15831: .95). For cosines above 0; on inner products of vectors
+        /// of any length, where unrelated texts may reach .95 of a positive's score, calibrate it, or use a margin or
+        /// `skip`.
+        positive_share: Option<f32> = None,
+        /// So many of the best candidates are left out, whatever their scores: the rank window from here to `depth`.
+        skip: Option<usize> = None,
         /// Candidates kept of each query, drawn by chance; 0 keeps all.
         negatives_per_query: Option<usize> = None,
         /// One part in so many of the train queries takes part in a round, in turn.
@@ -321,6 +338,30 @@ mod tests {
         for text in ["", "gpu", "cuda:", "cuda:x", "cpu:1"] {
             assert!(text.parse::<Device>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_switch_needs_no_value() {
+        use clap::Parser as _;
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            train: TrainArgs,
+        }
+        let read = |flags: &[&str]| Line::try_parse_from(["anced"].iter().chain(flags)).map(|line| line.train);
+        for (flags, wanted) in [
+            (&[][..], None),
+            (&["--dropout"], Some(true)),
+            (&["--dropout=true"], Some(true)),
+            (&["--dropout=false"], Some(false)),
+        ] {
+            assert_eq!(read(flags).unwrap().dropout, wanted, "{flags:?}");
+        }
+        let both = read(&["--mine-once", "--dropout", "--seed", "3"]).unwrap();
+        assert_eq!((both.mine_once, both.dropout, both.seed), (Some(true), Some(true), Some(3)));
+        assert!(read(&["--dropout", "true"]).is_err(), "a value follows `=`");
+        assert!(read(&["--dropout=maybe"]).is_err());
+        assert!(read(&["--seed"]).is_err(), "other flags need one");
     }
 
     #[test]

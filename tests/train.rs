@@ -92,7 +92,8 @@ fn the_seed_decides_everything() {
         assert_ne!(made("7", &["--negatives", negatives]), made("7", &[]), "{negatives}");
     }
     assert_ne!(made("7", &["--loss", "pairwise", "--margin", "0.05"]), made("7", &[]));
-    made("7", &["--recipe", "paper"]);
+    assert_ne!(made("7", &["--positive-share", "0.9", "--skip", "2"]), made("7", &[]));
+    made("7", &["--recipe", "paper", "--dropout=false", "--mine-once"]);
 }
 
 #[test]
@@ -136,6 +137,8 @@ fn what_cannot_be_trained_is_told() {
         (vec!["--rounds", "0"], 2, "rounds"),
         (vec!["--lr", "0"], 2, "learning rate"),
         (vec!["--measure", "speed"], 2, "speed"),
+        (vec!["--positive-share", "0"], 2, "positive share"),
+        (vec!["--skip", "10", "--depth", "10"], 2, "skip"),
         (vec!["--negatives", "guess"], 2, "guess"),
         (vec!["--loss", "pairwise", "--negatives", "none"], 2, "negatives"),
         (vec!["--resume", "yesterday"], 1, "yesterday"),

@@ -24,7 +24,7 @@ pub struct Lengths {
 }
 
 /// A query by token ids.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct TrainQuery {
     /// As the user wrote it, for BM25.
     pub(super) text: String,
@@ -34,7 +34,7 @@ pub(super) struct TrainQuery {
 }
 
 /// Documents, train queries and dev queries of a store.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrainingData {
     /// The documents' own ids by number.
     pub(super) names: Vec<String>,

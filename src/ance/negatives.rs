@@ -25,6 +25,15 @@ pub struct Mining {
     /// A candidate whose score exceeds that of the query's best positive by more is left out: it is likely a positive
     /// that nobody judged. None for no limit.
     pub margin: Option<f32>,
+    /// A candidate is kept only while its score is below this share of that of the query's best positive (TopK-PercPos
+    /// of NV-Retriever, Moreira et al. 2024, arXiv 2407.15831). It means what it says where scores are above 0 and
+    /// comparable by ratio, as cosines are; inner products of vectors of any length need a share of their own, since
+    /// unrelated texts may come close to the positive's score. None for no limit.
+    #[serde(default)]
+    pub positive_share: Option<f32>,
+    /// So many of the best candidates are left out, before anything else: ranks from here to `depth` are the window.
+    #[serde(default)]
+    pub skip: usize,
     /// Candidates that are kept of each query, drawn by chance; 0 for all (20 in the paper).
     pub per_query: usize,
     /// One part in so many of the train queries takes part in a round, in turn (5 in the paper).
@@ -46,8 +55,10 @@ impl Candidates {
             // A positive that is not even among the hits scores below all of them.
             let best = hits.iter().find(|hit| is_positive(hit.0)).or(hits.last()).map_or(f32::MAX, |hit| hit.1);
             let limit = mining.margin.map_or(f32::INFINITY, |margin| best + margin);
-            let others = hits.iter().filter(|hit| !is_positive(hit.0)).take(mining.depth);
-            let mut list: Vec<u32> = others.filter(|hit| hit.1 <= limit).map(|hit| hit.0).collect();
+            let below = mining.positive_share.map_or(f32::INFINITY, |share| best * share);
+            let others = hits.iter().filter(|hit| !is_positive(hit.0)).take(mining.depth).skip(mining.skip);
+            let is_wanted = |hit: &&Hit| hit.1 <= limit && hit.1 < below;
+            let mut list: Vec<u32> = others.filter(is_wanted).map(|hit| hit.0).collect();
             if mining.per_query > 0 && list.len() > mining.per_query {
                 let mut random = ChaCha8Rng::seed_from_u64(seed);
                 random.set_stream(round << 40 | number as u64);
@@ -129,4 +140,56 @@ pub(super) fn bm25_hits(
         Ok(found.iter().filter_map(|(name, score)| Some((*numbers.get(name.as_str())?, *score))).collect())
     };
     data.train.iter().map(|query| hits(&query.text)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ance::data::TrainQuery;
+
+    const ALL: Mining = Mining {
+        negatives: Negatives::Ance,
+        depth: 6,
+        margin: None,
+        positive_share: None,
+        skip: 0,
+        per_query: 0,
+        slices: 1,
+    };
+
+    /// The candidates of a query whose positives are 2 and 5.
+    fn picked(hits: &[Hit], mining: &Mining) -> Vec<u32> {
+        let query = TrainQuery { positives: vec![2, 5], ..TrainQuery::default() };
+        let data = TrainingData { train: vec![query], ..TrainingData::default() };
+        Candidates::from_hits(&[hits.to_vec()], &data, mining, 1, 0).lists.remove(0)
+    }
+
+    #[test]
+    fn positives_and_what_scores_like_them_are_left_out() {
+        let hits = [(0, 0.95), (2, 0.8), (1, 0.79), (3, 0.76), (5, 0.6), (4, 0.5), (6, -0.1)];
+        assert_eq!(picked(&hits, &ALL), [0, 1, 3, 4, 6]);
+        assert_eq!(picked(&hits, &Mining { margin: Some(0.1), ..ALL }), [1, 3, 4, 6]);
+        // Below .76, which is 95 % of .8.
+        let share = Mining { positive_share: Some(0.95), ..ALL };
+        assert_eq!(picked(&hits, &share), [4, 6]);
+        assert_eq!(picked(&hits, &Mining { positive_share: Some(1.0), ..ALL }), [1, 3, 4, 6]);
+        let both = Mining { margin: Some(-0.2), positive_share: Some(1.0), ..ALL };
+        assert_eq!(picked(&hits, &both), [4, 6], "the stricter one decides");
+    }
+
+    #[test]
+    fn the_window_counts_what_is_no_positive() {
+        let hits = [(0, 0.95), (2, 0.8), (1, 0.79), (3, 0.76), (5, 0.6), (4, 0.5), (6, -0.1)];
+        assert_eq!(picked(&hits, &Mining { skip: 1, ..ALL }), [1, 3, 4, 6]);
+        assert_eq!(picked(&hits, &Mining { skip: 2, depth: 4, ..ALL }), [3, 4]);
+        // What is skipped does not come back because of a limit.
+        assert_eq!(picked(&hits, &Mining { skip: 1, margin: Some(0.1), ..ALL }), [1, 3, 4, 6]);
+    }
+
+    #[test]
+    fn a_positive_that_was_not_found_scores_below_all() {
+        let hits = [(0, 0.9), (1, 0.5)];
+        assert_eq!(picked(&hits, &Mining { margin: Some(0.1), ..ALL }), [1]);
+        assert!(picked(&hits, &Mining { positive_share: Some(0.95), ..ALL }).is_empty());
+    }
 }

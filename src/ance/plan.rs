@@ -67,6 +67,8 @@ impl Plan {
                 negatives: settings.negatives.unwrap_or(Negatives::Ance),
                 depth: settings.depth.unwrap_or(200),
                 margin: settings.margin,
+                positive_share: settings.positive_share,
+                skip: settings.skip.unwrap_or(0),
                 per_query: settings.negatives_per_query.unwrap_or(count(0, 20)),
                 slices: settings.slices.unwrap_or(count(1, 5)),
             },
@@ -98,6 +100,12 @@ impl Plan {
         }
         if self.mining.margin.is_some_and(|margin| !margin.is_finite()) {
             return refuse("margin must be a number");
+        }
+        if self.mining.positive_share.is_some_and(|share| !share.is_finite() || share <= 0.0) {
+            return refuse("positive share must be a number above 0");
+        }
+        if self.mining.skip >= self.mining.depth {
+            return refuse("skip must be below depth, or no candidate is left");
         }
         if self.lengths.query < 3 || self.lengths.passage < 3 {
             return refuse("query and passage tokens must be 3 or more");

@@ -80,6 +80,10 @@ refresh_body! {
     depth: usize => Some;
     /// Candidates that score higher than a query's best positive by more than this are left out.
     margin: f32 => Some;
+    /// Candidates that score this share of a query's best positive or more are left out.
+    positive_share: f32 => Some;
+    /// So many of the best candidates are left out.
+    skip: usize => Some;
     /// Candidates kept of each query; 0 keeps all.
     negatives_per_query: usize => Some;
     /// One part in so many of the train queries takes part in a round.
