@@ -48,7 +48,7 @@ macro_rules! settings {
     ($($(#[$group_doc:meta])* $group:ident { $($(#[doc = $doc:literal])+ $key:ident: $type:ty = $default:expr,)* })*) => {
         /// Every setting with its value.
         #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-        #[serde(deny_unknown_fields)]
+        #[serde(default, deny_unknown_fields)]
         pub struct Settings {
             $($($(#[doc = $doc])+ pub $key: $type,)*)*
         }
@@ -260,6 +260,10 @@ settings! {
         drain_timeout: u64 = 30,
         /// Generations that stay on disk after a refresh; the live one and the one it was trained from always do.
         keep_generations: usize = 3,
+        /// MiB of memory that the process of a refresh may hold; one with more is killed. 0 is no limit.
+        refresh_memory: u64 = 0,
+        /// Seconds that the process of a refresh may say nothing; one that hangs for longer is killed. 0 is no limit.
+        refresh_stall: u64 = 1800,
     }
 }
 

@@ -15,7 +15,7 @@ use super::progress::{Progress, Unit};
 use crate::corpus::ImportOptions;
 use crate::generation::{DataFolder, Machine, Retriever, Standing};
 use crate::http::{self, App};
-use crate::refresh::Refresh;
+use crate::refresh::{Limits, Refresh};
 use crate::settings::{EncoderArgs, IndexArgs, ServerArgs, Settings};
 use crate::telemetry::Metrics;
 
@@ -67,7 +67,9 @@ async fn serve(settings: &Arc<Settings>, sample: Option<PathBuf>) -> anyhow::Res
         tokio::task::spawn_blocking(move || {
             let retriever = prepare(data, &settings, Arc::clone(&metrics), sample.as_deref())?;
             let runtime = tokio::runtime::Handle::current();
-            app.attach_refresh(Refresh::open(Arc::clone(&retriever), settings.data.clone(), metrics, runtime)?);
+            let limits = Limits::from(&*settings);
+            let data = settings.data.clone();
+            app.attach_refresh(Refresh::open(Arc::clone(&retriever), data, metrics, limits, runtime)?);
             describe(&retriever, &address.to_string());
             app.attach(Arc::clone(&retriever));
             anyhow::Ok(retriever)

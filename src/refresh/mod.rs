@@ -17,6 +17,7 @@ mod work;
 pub use error::Error;
 pub use events::{Events, Told};
 pub use job::{Job, RoundMeasures, State};
+pub use process::Limits;
 pub use supervisor::Refresh;
 
 /// The settings of a job, in its folder.

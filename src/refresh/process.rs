@@ -7,13 +7,72 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::{Error, LOG_FILE, SETTINGS_FILE};
 use crate::settings::Settings;
 
 /// A process that was asked to stop is killed after this; it gives itself less.
 const GRACE: Duration = Duration::from_secs(25);
+
+/// Between two looks at the memory of a process.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// What the process of a job may take; a process that takes more is killed, and its job can be gone on with.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Limits {
+    /// Bytes of memory that it holds; none is no limit.
+    pub memory: Option<u64>,
+    /// How long it may say nothing; none is no limit.
+    pub silence: Option<Duration>,
+}
+
+impl From<&Settings> for Limits {
+    fn from(settings: &Settings) -> Self {
+        let set = |value: u64| (value > 0).then_some(value);
+        Self {
+            memory: set(settings.refresh_memory).map(|mebibytes| mebibytes.saturating_mul(1 << 20)),
+            silence: set(settings.refresh_stall).map(Duration::from_secs),
+        }
+    }
+}
+
+impl Limits {
+    /// Why a process has to be killed, for people; none where it keeps within its limits. What cannot be measured is no
+    /// reason.
+    fn broken(&self, process: Option<u32>, heard: Instant) -> Option<String> {
+        if let Some(silence) = self.silence.filter(|silence| heard.elapsed() > *silence) {
+            let seconds = silence.as_secs();
+            return Some(format!(
+                "the training process said nothing for {seconds} s and was killed; resume the job, with a higher \
+                 refresh_stall where it only takes long"
+            ));
+        }
+        let held = process.and_then(resident_bytes)?;
+        let allowed = self.memory.filter(|allowed| held > *allowed)?;
+        Some(format!(
+            "the training process held {} MiB of memory and was killed: refresh_memory is {}; resume the job with a higher \
+             limit, or start one with a smaller batch",
+            held >> 20,
+            allowed >> 20
+        ))
+    }
+}
+
+/// Bytes of memory that a process holds; none where the system does not tell.
+fn resident_bytes(process: u32) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kibibytes.checked_mul(1024)
+}
+
+/// How a process ended.
+pub(super) struct Ended {
+    pub(super) status: ExitStatus,
+    /// Why it was killed, where it went beyond a limit.
+    pub(super) broke: Option<String>,
+}
 
 /// What is wanted of a job that runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,19 +114,26 @@ pub(super) fn start(data: &Path, id: &str, settings: &Settings) -> Result<Child,
     command.spawn().map_err(Error::io(&program))
 }
 
-/// Hears what the process says to its end; asks it to stop where that is wished.
+/// Hears what the process says to its end; asks it to stop where that is wished, kills it where it goes beyond a limit.
 pub(super) async fn watch(
     mut child: Child,
     wishes: &mut watch::Receiver<Wish>,
+    limits: Limits,
     mut hear: impl FnMut(&str),
-) -> std::io::Result<ExitStatus> {
+) -> std::io::Result<Ended> {
     let mut input = child.stdin.take();
     let mut lines = child.stdout.take().map(|output| BufReader::new(output).lines());
     let mut deadline = None;
+    let (mut broke, mut heard) = (None, Instant::now());
+    let mut looks = interval(LOOK);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while let Some(output) = &mut lines {
         tokio::select! {
             line = output.next_line() => match line {
-                Ok(Some(line)) => hear(&line),
+                Ok(Some(line)) => {
+                    heard = Instant::now();
+                    hear(&line);
+                }
                 Ok(None) | Err(_) => lines = None,
             },
             wish = wishes.wait_for(|wish| *wish != Wish::GoOn), if input.is_some() => {
@@ -80,9 +146,15 @@ pub(super) async fn watch(
                 child.start_kill()?;
                 deadline = None;
             }
+            _ = looks.tick(), if broke.is_none() => {
+                broke = limits.broken(child.id(), heard);
+                if broke.is_some() {
+                    child.start_kill()?;
+                }
+            }
         }
     }
-    child.wait().await
+    Ok(Ended { status: child.wait().await?, broke })
 }
 
 /// How a process ended that did not say `done`, for people: its last words, or what the system says.

@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::events::{ENDED, EventLog, Events};
-use super::process::{self, Wish};
+use super::process::{self, Limits, Wish};
 use super::{EVENTS_FILE, Error, Job, State, disk};
 use crate::ance::Plan;
 use crate::corpus::{AnsweredQueries, Store};
@@ -25,6 +25,7 @@ pub(super) struct Shared {
     pub(super) retriever: Arc<Retriever>,
     pub(super) data: PathBuf,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) limits: Limits,
     runtime: Handle,
     /// Held while a job is started or given up.
     changing: Mutex<()>,
@@ -56,7 +57,7 @@ impl Running {
 
 impl Refresh {
     /// The refreshes of the server that holds the data folder at `data`. Jobs that ran when an earlier server ended are
-    /// stopped ones now. Blocking; `runtime` is what jobs are watched on.
+    /// stopped ones now. Blocking; `runtime` is what jobs are watched on, `limits` what their processes may take.
     ///
     /// # Errors
     /// A store that cannot be read or written.
@@ -64,17 +65,35 @@ impl Refresh {
         retriever: Arc<Retriever>,
         data: PathBuf,
         metrics: Arc<Metrics>,
+        limits: Limits,
         runtime: Handle,
     ) -> Result<Self, Error> {
         let (busy, _) = watch::channel(false);
-        let shared =
-            Shared { retriever, data, metrics, runtime, changing: Mutex::default(), slot: Mutex::default(), busy };
+        let shared = Shared {
+            retriever,
+            data,
+            metrics,
+            limits,
+            runtime,
+            changing: Mutex::default(),
+            slot: Mutex::default(),
+            busy,
+        };
         let refresh = Self(Arc::new(shared));
         for mut job in refresh.stored()? {
+            let folder = refresh.folder(&job.id);
+            if job.kept && (job.state == State::Running || job.is_resumable()) && !folder.is_dir() {
+                // A restored snapshot is without what a job that ran had on the disk.
+                job.kept = false;
+                refresh.put(&job)?;
+            }
             if job.state == State::Running {
                 job.enter(State::Stopped, Some("the server ended while the job ran".into()));
                 refresh.put(&job)?;
-                let log = EventLog::open(&refresh.folder(&job.id).join(EVENTS_FILE))?;
+                if !job.kept {
+                    continue;
+                }
+                let log = EventLog::open(&folder.join(EVENTS_FILE))?;
                 log.tell(&ended(&job), true);
                 tracing::warn!(
                     job = job.id,

@@ -31,12 +31,18 @@ impl Refresh {
             Err(error) => return (State::Failed, Some(error.to_string())),
         };
         let mut done = None;
-        let status = process::watch(child, &mut wishes, |line| done = self.hear(running, line).or(done.take())).await;
+        let hear = |line: &str| done = self.hear(running, line).or(done.take());
+        let ended = process::watch(child, &mut wishes, self.0.limits, hear).await;
+        let (status, broke) = match ended {
+            Ok(ended) => (Ok(ended.status), ended.broke),
+            Err(error) => (Err(error), None),
+        };
         let wish = *wishes.borrow();
         match (status, done, wish) {
             (_, _, Wish::Cancel) => (State::Cancelled, Some("cancelled".into())),
             (Ok(status), Some(done), _) if status.success() => self.conclude(running, done).await,
             (_, _, Wish::Stop) => (State::Stopped, Some("the server stopped".into())),
+            (Ok(_), _, _) if broke.is_some() => (State::Failed, broke),
             (Ok(status), _, _) => {
                 // It ends so where somebody else told it to stop.
                 let state = if status.code() == Some(3) { State::Stopped } else { State::Failed };
