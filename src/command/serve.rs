@@ -123,7 +123,8 @@ fn prepare(
     sample: Option<&Path>,
 ) -> anyhow::Result<Arc<Retriever>> {
     let machine = Machine::new(settings, metrics)?;
-    if data.live()?.is_none() {
+    // One that cannot be read is a damage that the start deals with.
+    if matches!(data.live(), Ok(None)) {
         let manifests = data.manifests()?;
         let ready = manifests.iter().rfind(|manifest| manifest.status == Standing::Ready);
         if let Some(newest) = ready.or(manifests.last()) {

@@ -17,6 +17,8 @@ use crate::settings::{Pooling, Similarity};
 
 /// The manifest's file name.
 const MANIFEST: &str = "manifest.json";
+/// How the names of the checkpoint's files begin; the others are derived from it and from the store.
+pub(super) const CHECKPOINT: &str = "checkpoint/";
 
 /// Size and checksum of a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -192,8 +194,9 @@ impl Manifest {
             let file = folder.join(name);
             let refuse = |reason: String| {
                 let file = file.display();
+                let rebuild = if name.starts_with(CHECKPOINT) { "" } else { " rebuild it with `anced verify --repair`," };
                 Error::Damaged(format!(
-                    "{file}: {reason}; restore the file from a backup, or build a new generation with `anced index`"
+                    "{file}: {reason}; restore the file from a backup,{rebuild} or build a new generation with `anced index`"
                 ))
             };
             let found = file_record(&file).map_err(|error| refuse(error.to_string()))?;
@@ -227,7 +230,7 @@ pub(super) fn file_record(file: &Path) -> std::io::Result<FileRecord> {
 /// The digest of a checkpoint: over the names and checksums of its files but the ONNX copy, which is derived.
 pub(super) fn checkpoint_digest(files: &BTreeMap<String, FileRecord>) -> String {
     let mut digest = Sha256::new();
-    let of_checkpoint = |name: &str| name.starts_with("checkpoint/") && !name.starts_with("checkpoint/onnx/");
+    let of_checkpoint = |name: &str| name.starts_with(CHECKPOINT) && !name.starts_with("checkpoint/onnx/");
     for (name, record) in files.iter().filter(|(name, _)| of_checkpoint(name)) {
         digest.update(format!("{} {name}\n", record.sha256));
     }

@@ -6,6 +6,7 @@
 mod build;
 mod catch_up;
 mod error;
+mod fallback;
 mod folder;
 mod loaded;
 mod manifest;
@@ -19,6 +20,7 @@ mod writing;
 
 pub use build::{BuildProgress, Origin, build, build_from};
 pub use error::Error;
+pub use fallback::Fallback;
 pub use folder::{DataFolder, Lock, TRAIN_LOCK};
 pub use loaded::{Generation, Machine};
 pub use manifest::{FileRecord, Manifest, Standing};

@@ -163,6 +163,8 @@ pub struct Status {
     pub model: String,
     /// Texts waiting for the encoder.
     pub queue_depth: usize,
+    /// Why another generation answers than the one that `LIVE` names; none where that one does.
+    pub fallback: Option<super::Fallback>,
 }
 
 impl GenerationInfo {

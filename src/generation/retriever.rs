@@ -12,8 +12,8 @@ use tokio::sync::Mutex;
 
 use super::catch_up::catch_up;
 use super::{
-    BuildProgress, DataFolder, Deleted, Embedded, Error, Generation, GenerationInfo, Hit, Machine, SearchRequest,
-    SearchResponse, StageTimes, Status, Written, writing,
+    BuildProgress, DataFolder, Deleted, Embedded, Error, Fallback, Generation, GenerationInfo, Hit, Machine,
+    SearchRequest, SearchResponse, StageTimes, Status, Written, writing,
 };
 use crate::corpus::{Document, Store};
 use crate::encoder::{Encoded, Side};
@@ -32,6 +32,7 @@ pub struct Retriever {
     /// Held while a generation is made live or removed.
     pub(super) swapping: Arc<Mutex<()>>,
     stopping: AtomicBool,
+    pub(super) fallback: std::sync::Mutex<Option<Fallback>>,
     pub(super) machine: Machine,
     pub(super) metrics: Arc<Metrics>,
 }
@@ -45,6 +46,7 @@ impl Retriever {
             writer: Arc::default(),
             swapping: Arc::default(),
             stopping: AtomicBool::new(false),
+            fallback: std::sync::Mutex::default(),
             machine: machine.clone(),
             metrics: Arc::clone(&machine.metrics),
         }
@@ -85,13 +87,14 @@ impl Retriever {
         self.live.store(Some(generation));
     }
 
-    /// As [`load`](Self::load), and saves what had to be encoded, so that the next start need not. For the process that
-    /// holds the data folder's lock.
+    /// As [`load`](Self::load), and saves what had to be encoded, so that the next start need not. Where the generation
+    /// is damaged the newest sound one answers, and [`fallback`](Self::fallback) says so. For the process that holds the
+    /// data folder's lock.
     ///
     /// # Errors
-    /// As [`load`](Self::load). That the index could not be saved is told to the log: it can be searched all the same.
+    /// As [`load`](Self::load), where no generation is sound. That the index could not be saved is told to the log: it can be searched all the same.
     pub fn start(&self, machine: &Machine, progress: &mut dyn FnMut(BuildProgress)) -> Result<(), Error> {
-        self.load(machine, progress)?;
+        self.load_or_fall_back(machine, progress)?;
         writing::save_or_log(&*self.live()?);
         Ok(())
     }
@@ -257,6 +260,7 @@ impl Retriever {
             precision: text(live.map(|generation| generation.encoder().precision().to_owned())),
             model: text(live.map(Generation::model)),
             queue_depth: live.map_or(0, |generation| generation.encoder().queue_depth()),
+            fallback: self.fallback(),
         })
     }
 

@@ -113,6 +113,9 @@ impl Retriever {
         self.refuse_when_stopping()?;
         let previous = self.live()?;
         if previous.number() == number {
+            if initiator == Initiator::Person && self.fallback().is_some() {
+                return self.settle(&previous);
+            }
             return Err(Error::AlreadyLive(number));
         }
         let folder = self.data.generation(number);
@@ -144,6 +147,25 @@ impl Retriever {
         Ok(report)
     }
 
+    /// Makes `LIVE` name the generation that answers instead of a damaged one.
+    fn settle(&self, live: &Generation) -> Result<SwapReport, Error> {
+        let started = Instant::now();
+        self.data.set_live(live.number())?;
+        self.set_fallback(None);
+        tracing::info!(generation = live.number(), "LIVE names the generation that answers");
+        Ok(SwapReport {
+            number: live.number(),
+            previous: live.number(),
+            status: live.manifest().status,
+            loading: Duration::ZERO,
+            caught_up: 0,
+            longest_hold: Duration::ZERO,
+            holds: 0,
+            total: started.elapsed(),
+            removed: Vec::new(),
+        })
+    }
+
     fn change_over(&self, previous: &Generation, number: u64) -> Result<SwapReport, Error> {
         let started = Instant::now();
         let candidate = Generation::open(&self.data, number, &self.machine)?;
@@ -151,8 +173,9 @@ impl Retriever {
         let loading = started.elapsed();
         let before = candidate.applied();
         let candidate = Arc::new(candidate);
-        let (holds, longest_hold) =
-            self.catch_up_and_take_over(&candidate).inspect_err(|_| self.name_again(previous.number()))?;
+        let named = self.data.live().ok().flatten().unwrap_or(previous.number());
+        let (holds, longest_hold) = self.catch_up_and_take_over(&candidate).inspect_err(|_| self.name_again(named))?;
+        self.set_fallback(None);
         Ok(SwapReport {
             number,
             previous: previous.number(),
@@ -237,7 +260,7 @@ impl Retriever {
         Ok((since.elapsed(), true))
     }
 
-    /// Makes `LIVE` name what is live after a change that failed.
+    /// Makes `LIVE` name what it did after a change that failed.
     fn name_again(&self, number: u64) {
         if matches!(self.data.live(), Ok(Some(named)) if named == number) {
             return;

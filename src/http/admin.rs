@@ -8,7 +8,7 @@ use super::answer::Answer;
 use super::app::App;
 use super::generations::GenerationBody;
 use super::problem::Problem;
-use crate::generation::Retriever;
+use crate::generation::{Fallback, Retriever};
 
 /// The state of the server.
 #[derive(Debug, Serialize, ToSchema)]
@@ -40,6 +40,19 @@ pub(super) struct StatusAnswer {
     model: String,
     /// Texts waiting for the encoder.
     queue_depth: usize,
+    /// Why another generation answers than the one that was made live; null where that one does.
+    fallback: Option<FallbackBody>,
+}
+
+/// The damage that keeps a generation from answering.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Fallback)]
+pub(super) struct FallbackBody {
+    /// The generation that should answer; null where the data folder names none.
+    #[schema(example = 2)]
+    named: Option<u64>,
+    /// What is wrong with it, and what to do.
+    reason: String,
 }
 
 /// The state of the server
@@ -59,5 +72,6 @@ pub(super) async fn status(State(app): State<App>) -> Result<Answer<StatusAnswer
         precision: status.precision,
         model: status.model,
         queue_depth: status.queue_depth,
+        fallback: status.fallback.map(|Fallback { named, reason }| FallbackBody { named, reason }),
     }))
 }

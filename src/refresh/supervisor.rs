@@ -114,6 +114,7 @@ impl Refresh {
         let plan = Plan::from_settings(settings).map_err(|error| Error::Refused(error.to_string()))?;
         let _changing = self.0.changing.lock().unwrap_or_else(PoisonError::into_inner);
         self.refuse_busy()?;
+        self.refuse_fallback()?;
         something_to_train_on(self.0.retriever.store())?;
         let live = self.0.retriever.live()?;
         let documents = self.0.retriever.store().count()?;
@@ -236,6 +237,18 @@ impl Refresh {
             Some(running) => Err(Error::Running(running.id.clone())),
             None => Ok(()),
         }
+    }
+
+    /// A training starts from the generation that `LIVE` names, and is measured against it.
+    fn refuse_fallback(&self) -> Result<(), Error> {
+        let (Some(fallback), live) = (self.0.retriever.fallback(), self.0.retriever.live()?.number()) else {
+            return Ok(());
+        };
+        let reason = fallback.reason;
+        Err(Error::Refused(format!(
+            "generation {live} answers instead of a damaged one ({reason}); put that one's files back and start again, or \
+             settle it with POST /admin/generations/{live}/activate"
+        )))
     }
 
     fn folder(&self, id: &str) -> PathBuf {
