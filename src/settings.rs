@@ -258,6 +258,14 @@ settings! {
         request_timeout: u64 = 60,
         /// Seconds that a stopping server waits for the requests under way.
         drain_timeout: u64 = 30,
+        /// Milliseconds from which on a search is told to the log as a slow one, with its stages; 0 is never.
+        slow_query_ms: u64 = 1000,
+        /// Whether the log of slow queries holds their texts; without, only their lengths.
+        log_queries: bool = false,
+        /// Where traces go over OTLP (HTTP, protobuf), such as `http://127.0.0.1:4318`; nowhere by default.
+        otlp_endpoint: Option<String> = None,
+        /// The share of the requests that are traced; those that a client traces always are.
+        trace_share: f64 = 1.0,
         /// Generations that stay on disk after a refresh; the live one and the one it was trained from always do.
         keep_generations: usize = 3,
         /// MiB of memory that the process of a refresh may hold; one with more is killed. 0 is no limit.
@@ -305,10 +313,12 @@ impl Settings {
             return Err(Error::Range { key, value: "0".into(), rule: "at least 1" });
         }
         let (connectivity, percent, share) = (self.connectivity, self.filter_exact_percent, self.feedback_dev_share);
+        let traced = self.trace_share;
         let within = [
             ("connectivity", (2..=512).contains(&connectivity), connectivity.to_string(), "2 to 512"),
             ("filter_exact_percent", percent <= 100, percent.to_string(), "0 to 100"),
             ("feedback_dev_share", (0.0..=1.0).contains(&share), share.to_string(), "0 to 1"),
+            ("trace_share", (0.0..=1.0).contains(&traced), traced.to_string(), "0 to 1"),
         ];
         match within.into_iter().find(|(_, is_within, _, _)| !is_within) {
             Some((key, _, value, rule)) => Err(Error::Range { key, value, rule }),

@@ -63,6 +63,14 @@ pub fn exit_at_once(code: i32) -> ! {
 /// # Errors
 /// What the system says.
 pub fn free_bytes(folder: &Path) -> io::Result<u64> {
+    Ok(disk_bytes(folder)?.0)
+}
+
+/// Bytes that this user may still write to the disk that a folder is on, and bytes of that disk.
+///
+/// # Errors
+/// What the system says.
+pub fn disk_bytes(folder: &Path) -> io::Result<(u64, u64)> {
     use std::os::unix::ffi::OsStrExt as _;
     let path = std::ffi::CString::new(folder.as_os_str().as_bytes())?;
     // SAFETY: the path ends with a zero, and the structure is plain numbers that the call fills in.
@@ -74,7 +82,8 @@ pub fn free_bytes(folder: &Path) -> io::Result<u64> {
         found
     };
     #[allow(clippy::useless_conversion, reason = "these numbers have other sizes on other systems")]
-    Ok(u64::from(found.f_bavail).saturating_mul(u64::from(found.f_frsize)))
+    let [free, all, block] = [u64::from(found.f_bavail), u64::from(found.f_blocks), u64::from(found.f_frsize)];
+    Ok((free.saturating_mul(block), all.saturating_mul(block)))
 }
 
 /// A tensor over part of another's memory, wherever that lies: elements from `offset` on, in `shape`.

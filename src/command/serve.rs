@@ -8,16 +8,16 @@ use anyhow::Context;
 use clap::Args;
 use tokio::net::TcpListener;
 
-use super::General;
 use super::import::import;
 use super::index::build_and_publish;
 use super::progress::{Progress, Unit};
+use super::{General, Usage};
 use crate::corpus::ImportOptions;
 use crate::generation::{DataFolder, Machine, Retriever, Standing};
 use crate::http::{self, App};
 use crate::refresh::{Limits, Refresh};
 use crate::settings::{EncoderArgs, IndexArgs, ServerArgs, Settings};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, Traces};
 
 /// Serve searches, writes and the web page over HTTP.
 #[derive(Debug, Args)]
@@ -60,6 +60,9 @@ async fn serve(settings: &Arc<Settings>, sample: Option<PathBuf>) -> anyhow::Res
     let metrics = Arc::new(Metrics::new()?);
     let (data, _lock) = DataFolder::open_locked(&settings.data)?;
     let app = App::new(Arc::clone(settings), Arc::clone(&metrics));
+    if let Some(endpoint) = &settings.otlp_endpoint {
+        app.trace_to(Traces::open(endpoint, settings.trace_share).map_err(Usage)?);
+    }
     tracing::info!(%address, data = %settings.data.display(), "listening, getting ready");
 
     let mut preparing = {
@@ -100,6 +103,8 @@ async fn serve(settings: &Arc<Settings>, sample: Option<PathBuf>) -> anyhow::Res
     if let Some(refresh) = app.refresh() {
         refresh.stop().await;
     }
+    let tracing_app = app.clone();
+    tokio::task::spawn_blocking(move || tracing_app.close_traces()).await?;
     let Some(prepared) = prepared else {
         // Stopped while it was getting ready: what is half-built is removed at the next start.
         tracing::info!("stopped before it was ready");

@@ -24,7 +24,9 @@ impl Retriever {
         let retriever = Arc::clone(self);
         blocking(move || {
             let _turn = turn;
-            retriever.remove_held(number)
+            let removed = retriever.remove_held(number)?;
+            retriever.show_measures();
+            Ok(removed)
         })
         .await
     }

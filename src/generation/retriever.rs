@@ -80,11 +80,31 @@ impl Retriever {
 
     /// Makes a generation the one that answers.
     pub(super) fn take_over(&self, generation: Arc<Generation>) {
-        let encoder = generation.encoder();
-        let labels = [&encoder.placement().to_string(), encoder.precision(), &generation.model()];
-        self.metrics.encoder_info.reset();
-        self.metrics.encoder_info.with_label_values(&labels).set(1);
-        self.live.store(Some(generation));
+        let labels = encoder_labels(&generation);
+        let fell_back = self.machine.runtime.fell_back(self.machine.encoder.device, generation.encoder().placement());
+        let previous = self.live.swap(Some(generation));
+        let metrics = &self.metrics;
+        metrics.encoder_info.with_label_values(&labels).set(1);
+        if let Some(old) = previous.map(|previous| encoder_labels(&previous)).filter(|old| *old != labels) {
+            // It was shown when it became live.
+            let _ = metrics.encoder_info.remove_label_values(&old);
+        }
+        metrics.encoder_fallback.set(i64::from(fell_back));
+        metrics.live_generation_since.set(OffsetDateTime::now_utc().unix_timestamp_nanos() as f64 / 1e9);
+    }
+
+    /// Shows the measures of the generations on the disk, and no others.
+    pub(super) fn show_measures(&self) {
+        let manifests = match self.data.manifests() {
+            Ok(manifests) => manifests,
+            Err(error) => return tracing::warn!(%error, "the measures of generations cannot be shown"),
+        };
+        for manifest in &manifests {
+            for (measure, value) in &manifest.measures {
+                self.metrics.show_measure(manifest.number, measure, *value);
+            }
+        }
+        self.metrics.keep_measures_of(&manifests.iter().map(|manifest| manifest.number).collect::<Vec<_>>());
     }
 
     /// As [`load`](Self::load), and saves what had to be encoded, so that the next start need not. Where the generation
@@ -92,9 +112,11 @@ impl Retriever {
     /// data folder's lock.
     ///
     /// # Errors
-    /// As [`load`](Self::load), where no generation is sound. That the index could not be saved is told to the log: it can be searched all the same.
+    /// As [`load`](Self::load), where no generation is sound. That the index could not be saved is told to the log: it
+    /// can be searched all the same.
     pub fn start(&self, machine: &Machine, progress: &mut dyn FnMut(BuildProgress)) -> Result<(), Error> {
         self.load_or_fall_back(machine, progress)?;
+        self.show_measures();
         writing::save_or_log(&*self.live()?);
         Ok(())
     }
@@ -277,11 +299,15 @@ impl Retriever {
             .collect())
     }
 
-    /// Brings the gauges of generation and index up to date; called before they are read.
+    /// Brings the gauges of disk, generation and index up to date; called before they are read.
     pub fn observe(&self) {
+        let metrics = &self.metrics;
+        if let Ok((free, size)) = crate::system::disk_bytes(self.data.path()) {
+            metrics.disk_free.set(i64::try_from(free).unwrap_or(i64::MAX));
+            metrics.disk_size.set(i64::try_from(size).unwrap_or(i64::MAX));
+        }
         let live = self.live.load_full();
         let Some(generation) = live.as_deref() else { return };
-        let metrics = &self.metrics;
         metrics.live_generation.set(i64::try_from(generation.number()).unwrap_or(i64::MAX));
         metrics.index_documents.set(i64::try_from(generation.index().count()).unwrap_or(i64::MAX));
         metrics.index_bytes.set(i64::try_from(generation.index().bytes()).unwrap_or(i64::MAX));
@@ -293,6 +319,12 @@ impl Retriever {
     pub(super) fn refuse_when_stopping(&self) -> Result<(), Error> {
         if self.stopping.load(Ordering::Acquire) { Err(Error::Stopping) } else { Ok(()) }
     }
+}
+
+/// The labels of `encoder_info`: device, precision, model.
+fn encoder_labels(generation: &Generation) -> [String; 3] {
+    let encoder = generation.encoder();
+    [encoder.placement().to_string(), encoder.precision().to_owned(), generation.model()]
 }
 
 /// Runs work that blocks on a thread for it. The work goes on to its end also when the caller leaves.

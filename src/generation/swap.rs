@@ -144,6 +144,7 @@ impl Retriever {
         if initiator == Initiator::Refresh {
             report.removed = self.keep_newest(self.machine.keep_generations);
         }
+        self.show_measures();
         Ok(report)
     }
 
@@ -218,6 +219,7 @@ impl Retriever {
                 named = true;
             } else if estimate <= allowance {
                 let (took, done) = self.hold_and_take_over(candidate, &mut pace, allowance)?;
+                self.metrics.swap_hold.observe(took.as_secs_f64());
                 (holds, longest_hold) = (holds + 1, longest_hold.max(took));
                 if done {
                     return Ok((holds, longest_hold));

@@ -11,7 +11,7 @@ use super::problem::Problem;
 use crate::generation::Retriever;
 use crate::refresh::Refresh;
 use crate::settings::Settings;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, Traces};
 
 /// Requests under way at most, health and metrics not counted; each may hold a body in memory.
 const MOST_REQUESTS: usize = 2048;
@@ -27,6 +27,7 @@ pub struct App(Arc<Shared>);
 struct Shared {
     retriever: OnceLock<Arc<Retriever>>,
     refresh: OnceLock<Refresh>,
+    traces: OnceLock<Traces>,
     settings: Arc<Settings>,
     metrics: Arc<Metrics>,
     keys: Keys,
@@ -42,6 +43,7 @@ impl App {
         Self(Arc::new(Shared {
             retriever: OnceLock::new(),
             refresh: OnceLock::new(),
+            traces: OnceLock::new(),
             settings,
             metrics,
             keys,
@@ -59,6 +61,22 @@ impl App {
     /// Gives the server what trains; a second call changes nothing and returns false.
     pub fn attach_refresh(&self, refresh: Refresh) -> bool {
         self.0.refresh.set(refresh).is_ok()
+    }
+
+    /// Gives the server a collector to send traces to; a second call changes nothing and returns false.
+    pub fn trace_to(&self, traces: Traces) -> bool {
+        self.0.traces.set(traces).is_ok()
+    }
+
+    /// Sends the traces that are left. Blocking.
+    pub fn close_traces(&self) {
+        if let Some(traces) = self.traces() {
+            traces.close();
+        }
+    }
+
+    pub(super) fn traces(&self) -> Option<&Traces> {
+        self.0.traces.get()
     }
 
     /// Runs a call on jobs, which blocks, where it does not hold up other requests.

@@ -1,4 +1,4 @@
-//! What surrounds every request: its id, the access log, the metrics, and the writing of problems.
+//! What surrounds every request: its id, what is told of it, the metrics, and the writing of problems.
 
 use std::time::Instant;
 
@@ -9,6 +9,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 use serde_json::Value;
 
+use super::account::Account;
 use super::answer::AnsweredBy;
 use super::app::App;
 use super::problem::{Problem, Reason};
@@ -16,7 +17,7 @@ use super::request_id::{self, RequestId};
 use super::router::known_path;
 
 /// The status under which a request counts that nobody waited for, as nginx has it.
-const CLIENT_GONE: &str = "499";
+pub(super) const CLIENT_GONE: &str = "499";
 
 /// Runs a request and completes its answer.
 pub(super) async fn envelope(State(app): State<App>, request: Request, next: Next) -> Response {
@@ -26,6 +27,7 @@ pub(super) async fn envelope(State(app): State<App>, request: Request, next: Nex
     let route = label(request.extensions().get::<MatchedPath>());
     let openai = request.uri().path().starts_with("/v1/");
     let method = method_label(&method);
+    let parent = app.traces().map(|traces| traces.parent(request.headers()));
     let gone = Gone { app: &app, id: &id, method, route, started };
 
     let mut response = next.run(request).await;
@@ -52,18 +54,10 @@ pub(super) async fn envelope(State(app): State<App>, request: Request, next: Nex
     app.metrics().http_requests.with_label_values(&[route, method, status.as_str()]).inc();
     app.metrics().http_request_duration.with_label_values(&[route]).observe(elapsed.as_secs_f64());
 
-    let duration_ms = elapsed.as_micros() as f64 / 1e3;
-    let generation = response.extensions().get::<AnsweredBy>().map(|by| by.0);
+    let answered = response.extensions().get::<AnsweredBy>();
+    let (parent, problem) = (parent.as_ref(), problem.as_ref());
     let (id, status) = (id.as_str(), status.as_u16());
-    let cause = problem.as_ref().and_then(|problem| problem.cause.as_deref());
-    if let Some(cause) = cause {
-        tracing::error!(request_id = id, method, route, status, duration_ms, cause, "request failed");
-    } else if matches!(route, "/healthz" | "/readyz" | "/metrics" | "static") {
-        tracing::debug!(request_id = id, method, route, status, duration_ms, generation, "request");
-    } else {
-        let problem = problem.as_ref().map(|problem| problem.detail.as_str());
-        tracing::info!(request_id = id, method, route, status, duration_ms, generation, problem, "request");
-    }
+    Account { id, method, route, status, started, elapsed, parent, answered, problem }.tell(&app);
     response
 }
 

@@ -1,9 +1,10 @@
 //! The REST API, one file a resource; problem details, keys, OpenAPI, the web page.
 //!
-//! A request passes, from the outside in: `envelope` (request id, access log, metrics, problem details), the catcher of
+//! A request passes, from the outside in: `envelope` (request id, log, trace, metrics, problem details), the catcher of
 //! panics, `deadline`, then the guard of its route (`keys`, a bound on the requests under way), then its handler. A
 //! handler answers with an `Answer` or a `Problem`; both are turned into bytes in one place.
 
+mod account;
 mod admin;
 mod answer;
 mod app;

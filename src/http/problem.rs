@@ -1,5 +1,6 @@
 //! Every refusal: the one table from a reason to a status, and how it is written (RFC 9457, or OpenAI's shape).
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use axum::http::{HeaderValue, StatusCode, header};
@@ -72,6 +73,11 @@ impl Reason {
 
     pub(super) fn status(self) -> StatusCode {
         self.row().0
+    }
+
+    /// Every status that a refusal may have, each once.
+    pub(super) fn statuses() -> BTreeSet<StatusCode> {
+        TABLE.iter().map(|row| row.1).collect()
     }
 
     /// The label of `rejected_requests_total`, for requests that were turned away unanswered.

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use axum::Router;
 use axum::handler::Handler;
-use axum::http::{Method, Uri};
+use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, post};
@@ -15,7 +15,7 @@ use tower_http::compression::CompressionLayer;
 
 use super::app::App;
 use super::deadline::within_deadline;
-use super::envelope::envelope;
+use super::envelope::{CLIENT_GONE, envelope};
 use super::host::one_host;
 use super::keys::{Access, guard};
 use super::problem::{Problem, Reason};
@@ -76,6 +76,9 @@ pub(super) fn routes() -> Vec<Route> {
     ]
 }
 
+/// Those that answer a POST with 202.
+const ACCEPTING: [&str; 2] = ["/admin/refresh", "/admin/jobs/{id}/resume"];
+
 static PATHS: LazyLock<BTreeSet<&'static str>> = LazyLock::new(|| routes().iter().map(|route| route.path).collect());
 
 /// A path of the API by its pattern.
@@ -123,11 +126,15 @@ fn pages() -> Router<App> {
     router.route_layer(CompressionLayer::new())
 }
 
-/// Shows every route in the metrics before its first request.
+/// Shows every route with every status in the metrics before its first request.
 fn declare_metrics(app: &App) {
     let metrics = app.metrics();
+    let refusals = Reason::statuses();
     for Route { method, path, .. } in routes() {
-        for status in ["200", "422", "499", "500", "503"] {
+        let done = if ACCEPTING.contains(&path) && method == Method::POST { "202" } else { "200" };
+        // A method that a route does not take is counted under that method.
+        let refused = refusals.iter().filter(|status| **status != StatusCode::METHOD_NOT_ALLOWED);
+        for status in [done, CLIENT_GONE].into_iter().chain(refused.map(StatusCode::as_str)) {
             metrics.http_requests.with_label_values(&[path, method.as_str(), status]);
         }
         metrics.http_request_duration.with_label_values(&[path]);

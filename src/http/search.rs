@@ -1,10 +1,13 @@
 //! `/search`: the one thing that everything else is for.
 
+use std::time::Instant;
+
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
+use super::account::{Asked, Searched};
 use super::answer::Answer;
 use super::app::App;
 use super::body::{JsonBody, parse};
@@ -154,8 +157,23 @@ async fn answer(app: &App, body: SearchBody) -> Result<Answer<SearchAnswer>, Pro
     let batch = body.queries.is_some();
     let parts = body.include.clone().unwrap_or_else(|| DEFAULT_PARTS.to_vec());
     let request = body.check(app.settings())?;
+    let (asked, began) = (asked(&request, app.settings()), Instant::now());
     let response = app.retriever()?.search(request).await?;
-    Ok(Answer::from_generation(response.generation, SearchAnswer::new(response, batch, &parts)))
+    let searched = Searched { began, times: response.times, asked };
+    Ok(Answer::from_search(response.generation, searched, SearchAnswer::new(response, batch, &parts)))
+}
+
+/// What the log of slow queries tells of a request.
+fn asked(request: &SearchRequest, settings: &Settings) -> Asked {
+    Asked {
+        queries: request.queries.len(),
+        chars: request.queries.iter().map(|query| query.chars().count()).sum(),
+        text: settings.log_queries.then(|| request.queries.join("\n")),
+        k: request.k,
+        offset: request.offset,
+        filtered: request.filter.is_some(),
+        exact: request.exact,
+    }
 }
 
 impl SearchBody {

@@ -92,7 +92,7 @@ impl Runtime {
     /// # Errors
     /// An explicit device that cannot be had.
     pub fn place(&self, device: Device) -> Result<Placement, Error> {
-        let provider = self.library.with_file_name("libonnxruntime_providers_cuda.so");
+        let provider = self.cuda_provider();
         match device {
             Device::Cpu => Ok(Placement::Cpu),
             Device::Cuda(number) => {
@@ -115,6 +115,17 @@ impl Runtime {
             },
             Device::Auto => Ok(Placement::Cpu),
         }
+    }
+
+    /// Whether a placement is less than one would think: on the CPU, though nobody asked for that and the machine has an
+    /// NVIDIA device, or this is a CUDA build.
+    pub fn fell_back(&self, device: Device, placement: Placement) -> bool {
+        let has_gpu = || Path::new("/dev/nvidiactl").exists() || self.cuda_provider().is_file();
+        device == Device::Auto && placement == Placement::Cpu && has_gpu()
+    }
+
+    fn cuda_provider(&self) -> PathBuf {
+        self.library.with_file_name("libonnxruntime_providers_cuda.so")
     }
 
     /// Makes and runs a session of one product on a CUDA device.

@@ -271,6 +271,15 @@ impl Refresh {
         }
     }
 
+    fn show_start(&self, job: &Job) {
+        let metrics = &self.0.metrics;
+        let count = |steps: u64| i64::try_from(steps).unwrap_or(i64::MAX);
+        metrics.refresh_step.set(count(job.step));
+        metrics.refresh_steps.set(count(job.plan.recipe.schedule.steps));
+        metrics.refresh_loss.set(job.loss.unwrap_or(f64::NAN));
+        metrics.refresh_running.set(1);
+    }
+
     fn launch(&self, job: Job, settings: Settings) -> Result<Job, Error> {
         let log = EventLog::open(&self.folder(&job.id).join(EVENTS_FILE))?;
         self.put(&job)?;
@@ -284,7 +293,7 @@ impl Refresh {
             slot.running = Some(Arc::clone(&running));
         }
         self.0.busy.send_replace(true);
-        self.0.metrics.refresh_running.set(1);
+        self.show_start(&job);
         running.log.tell(&json!({"event": "started", "job": job.id, "resumes": job.resumes}).to_string(), true);
         tracing::info!(job = job.id, resumes = job.resumes, "refresh started");
         let refresh = self.clone();

@@ -77,12 +77,10 @@ impl Refresh {
                 metrics.refresh_phase_duration.with_label_values(&[phase]).observe(*seconds);
             }
             Said::Done(done) => {
-                metrics.refresh_measure.reset();
                 for (generation, means) in [(Some(done.generation), &done.measures), (done.live, &done.live_measures)] {
                     let Some(generation) = generation else { continue };
                     for (measure, value) in means.iter().flatten() {
-                        let labels = [measure.as_str(), &generation.to_string()];
-                        metrics.refresh_measure.with_label_values(&labels).set(*value);
+                        metrics.show_measure(generation, measure, *value);
                     }
                 }
             }
@@ -156,6 +154,7 @@ impl Refresh {
         }
         self.put_or_log(&job);
         self.show_phase("");
+        self.0.metrics.refreshes.with_label_values(&[state.as_str()]).inc();
         self.0.metrics.refresh_running.set(0);
         {
             // Whoever hears of the end finds no job running.
