@@ -13,7 +13,7 @@ SUDO = $(if $(filter-out 0,$(shell id -u)),sudo)
 BINARY = $(or $(CARGO_TARGET_DIR),target)/release/anced
 
 .DEFAULT_GOAL := help
-.PHONY: help tools setup build serve test bench bench-search bench-train bench-ablation clean
+.PHONY: help tools setup prometheus build serve test bench bench-search bench-train bench-ablation clean
 
 help: ## show these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,7 +32,10 @@ build: tools ## compile the release binary
 serve: setup build ## serve the sample corpus on LISTEN (127.0.0.1:8080), from the data folder DATA (data)
 	$(BINARY) serve --data "$(DATA)" --listen "$(LISTEN)" --sample "$(SAMPLE)"
 
-test: setup ## format, lints, tests and documentation, as CI runs them
+prometheus:
+	@scripts/prometheus
+
+test: setup prometheus ## format, lints, tests and documentation, as CI runs them
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(CARGO) test --locked

@@ -12,7 +12,7 @@
 //! - [`index`]: vectors in, neighbours out: HNSW and exact.
 //! - [`encoder`]: text in, vectors out: checkpoint, tokenizer, pooling, batching of concurrent queries.
 //! - [`onnx`]: ONNX graphs as values: builder, BERT-family graphs, sessions.
-//! - [`telemetry`]: logs and metrics; every metric is declared there, once.
+//! - [`telemetry`]: logs, traces and metrics; every metric is declared there, once.
 //! - [`settings`]: everything that a user can set.
 //! - [`system`]: the few calls that need `unsafe`, audited in one file.
 

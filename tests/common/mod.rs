@@ -3,9 +3,11 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends by panicking")]
 
 pub mod corpus;
+pub mod dashboards;
 pub mod generations;
 pub mod jobs;
 pub mod judged;
+pub mod prometheus;
 pub mod raw;
 
 use std::io::{BufRead, BufReader, Read};

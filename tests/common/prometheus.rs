@@ -1,0 +1,102 @@
+//! A Prometheus under test: the real one, over a configuration of its own, gone when the test ends.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::{free_port, root};
+
+/// The programs: of the machine, or where `make prometheus` puts them; none where they are not there.
+pub fn program(name: &str) -> Option<PathBuf> {
+    let on_path = std::env::var_os("PATH")?;
+    let folders = std::env::split_paths(&on_path).chain([root().join(".cache/prometheus/usr/bin")]);
+    folders.map(|folder| folder.join(name)).find(|file| file.is_file())
+}
+
+/// Runs promtool over some input; returns what it said where it found a fault.
+pub fn promtool(arguments: &[&str], input: &str) -> Result<(), String> {
+    let mut command = Command::new(program("promtool").unwrap());
+    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+    if output.status.success() { Ok(()) } else { Err(said) }
+}
+
+pub struct Prometheus {
+    child: Child,
+    url: String,
+    log: PathBuf,
+}
+
+impl Prometheus {
+    /// Starts it over the configuration file; everything else it writes into `folder`.
+    pub fn start(configuration: &Path, folder: &Path) -> Self {
+        let port = free_port();
+        let log = folder.join("prometheus.log");
+        let child = Command::new(program("prometheus").unwrap())
+            .arg(format!("--config.file={}", configuration.display()))
+            .arg(format!("--storage.tsdb.path={}", folder.join("series").display()))
+            .arg(format!("--web.listen-address=127.0.0.1:{port}"))
+            .stdout(Stdio::null())
+            .stderr(std::fs::File::create(&log).unwrap())
+            .spawn()
+            .unwrap();
+        Self { child, url: format!("http://127.0.0.1:{port}"), log }
+    }
+
+    /// The `data` of an answer of its API; none while it is not there.
+    fn ask(&self, path: &str, parameters: &[(&str, &str)]) -> Result<Value, String> {
+        let agent: ureq::Agent = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(Duration::from_secs(30)))
+            .build()
+            .into();
+        let form = agent.get(format!("{}/api/v1/{path}", self.url)).query_pairs(parameters.iter().copied());
+        let mut answer = form.call().map_err(|error| error.to_string())?;
+        let body: Value = answer.body_mut().read_json().map_err(|error| error.to_string())?;
+        if body["status"] == "success" { Ok(body["data"].clone()) } else { Err(body.to_string()) }
+    }
+
+    /// The series that an expression has now.
+    pub fn now(&self, expression: &str) -> Result<Vec<Value>, String> {
+        Ok(self.ask("query", &[("query", expression)])?["result"].as_array().unwrap().clone())
+    }
+
+    /// The series that an expression had between two times, second by second.
+    pub fn between(&self, expression: &str, [start, end]: [f64; 2]) -> Result<Vec<Value>, String> {
+        let [start, end] = [start, end].map(|time| time.to_string());
+        let parameters = [("query", expression), ("start", &start), ("end", &end), ("step", "1")];
+        Ok(self.ask("query_range", &parameters)?["result"].as_array().unwrap().clone())
+    }
+
+    pub fn rules(&self) -> Vec<Value> {
+        let groups = self.ask("rules", &[]).unwrap()["groups"].as_array().unwrap().clone();
+        groups.iter().flat_map(|group| group["rules"].as_array().unwrap().clone()).collect()
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap()
+    }
+}
+
+impl Drop for Prometheus {
+    fn drop(&mut self) {
+        // Already gone is fine.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Whether any sample of some series is a number.
+pub fn has_number(series: &[Value]) -> bool {
+    let one = |sample: &Value| sample[1].as_str().unwrap().parse::<f64>().is_ok_and(f64::is_finite);
+    series.iter().any(|of| match of["values"].as_array() {
+        Some(values) => values.iter().any(one),
+        None => one(&of["value"]),
+    })
+}
