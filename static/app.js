@@ -3,23 +3,20 @@
 import { addressOfState, stateOfAddress } from './address.js';
 import { thumbsView } from './feedback.js';
 import { readFilter, readPair, writePair } from './filter.js';
+import { restartStatus, showGeneration } from './header.js';
 import { listenToKeys } from './keyboard.js';
 import { call, storeKey, storedKey } from './server.js';
 import { element, highlighter, hitView, markLong, timingView } from './view.js';
 
 const TYPING_PAUSE_MS = 160;
-const STATUS_EVERY_MS = 30_000;
 
 const $ = (id) => document.getElementById(id);
-const number = new Intl.NumberFormat('en');
 
 /** What the page shows; the address says the same. */
 let state = stateOfAddress();
 let running = null;
 let typingTimer = 0;
 let drafting = false;
-let generationShown = null;
-let isStatusRefused = false;
 
 // --- History ---
 
@@ -77,41 +74,6 @@ function addTypedPair() {
 }
 
 // --- The server ---
-
-async function refreshStatus() {
-  if (isStatusRefused) return;
-  try {
-    showStatus(await call('/admin/status'));
-  } catch (problem) {
-    // A search key does not open the status: then the answers say which generation is live.
-    isStatusRefused = problem.status === 401 || problem.status === 403;
-    $('live').classList.remove('on');
-    $('live').replaceChildren();
-  }
-}
-
-function showStatus(status) {
-  const generation = status.generation;
-  generationShown = generation?.number ?? null;
-  const device = [status.device, status.precision].filter(Boolean).join(' ');
-  const facts = [
-    generation ? `generation ${generation.number}` : 'no live generation',
-    `${number.format(status.documents ?? 0)} documents`,
-    device,
-    status.model,
-  ].filter(Boolean);
-  $('live').replaceChildren(...facts.map((fact) => element('span', '', fact)));
-  $('live').classList.toggle('on', Boolean(generation && status.ready));
-  $('live').title = generation ? `Created ${generation.created}, ${generation.dimension} dimensions` : '';
-}
-
-/** The generation of an answer: a new one means that the rest of the status changed too. */
-function showGeneration(generation) {
-  if (generation === generationShown) return;
-  generationShown = generation;
-  if (isStatusRefused) $('live').replaceChildren(element('span', '', `generation ${generation}`));
-  else refreshStatus();
-}
 
 async function loadExamples() {
   const { queries } = await call('/search/examples?limit=6').catch(() => ({ queries: [] }));
@@ -367,14 +329,11 @@ function listen() {
     fillForm();
     search();
   });
-  setInterval(() => document.visibilityState === 'visible' && refreshStatus(), STATUS_EVERY_MS);
 }
 
 function start() {
-  isStatusRefused = false;
-  generationShown = null;
   $('forget').hidden = storedKey() === null;
-  refreshStatus();
+  restartStatus();
   loadExamples();
   search();
 }

@@ -20,21 +20,44 @@ export class Problem extends Error {
     this.status = status;
     this.title = details.title || `Error ${status}`;
     this.requestId = details.request_id;
+    this.job = details.job;
   }
 }
 
-export async function call(path, { body, signal } = {}) {
-  const headers = { Accept: 'application/json' };
+/** Whether another key would open what this one does not. */
+export function isRefusal(problem) {
+  return problem.status === 401 || problem.status === 403;
+}
+
+function keyHeaders() {
   const key = storedKey();
-  if (key) headers.Authorization = `Bearer ${key}`;
+  return key ? { Authorization: `Bearer ${key}` } : {};
+}
+
+/** What the server answers, which is JSON. POST where there is a body, GET where no other method is named. */
+export async function call(path, { body, method = body ? 'POST' : 'GET', signal } = {}) {
+  const answer = await ask(path, { method, body, signal });
+  return readJson(answer);
+}
+
+/** The server's answer as it begins, for one that is long in coming. */
+export async function openStream(path, { headers, signal }) {
+  const answer = await ask(path, { headers: { Accept: 'text/event-stream', ...headers }, signal });
+  return answer.ok ? answer.body : readJson(answer);
+}
+
+async function ask(path, { method, body, headers: more, signal }) {
+  const headers = { Accept: 'application/json', ...keyHeaders(), ...more };
   if (body) headers['Content-Type'] = 'application/json';
-  let answer;
   try {
-    answer = await fetch(path, { method: body ? 'POST' : 'GET', headers, body: body && JSON.stringify(body), signal });
+    return await fetch(path, { method, headers, body: body && JSON.stringify(body), signal });
   } catch (error) {
     if (error.name === 'AbortError') throw error;
     throw new Problem(0, { title: 'No answer', detail: 'The server cannot be reached. It may be stopping or restarting.' });
   }
+}
+
+async function readJson(answer) {
   const content = await answer.json().catch((error) => {
     if (error.name === 'AbortError') throw error;
     return {};

@@ -138,7 +138,7 @@ fn write(
         number,
         parent: origin.parent,
         created: OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default(),
-        model: encoder.checkpoint().name.clone(),
+        model: model_name(data, parent, &encoder),
         checkpoint_digest: checkpoint_digest(&files),
         encoder: EncoderRecord {
             pooling: overrides.pooling,
@@ -159,6 +159,12 @@ fn write(
         checksum: String::new(),
     };
     manifest.write(folder)
+}
+
+/// The model's name: that of the generation that it was trained from, for its own folder is named after a round.
+fn model_name(data: &DataFolder, parent: Option<u64>, encoder: &Encoder) -> String {
+    let inherited = parent.and_then(|number| Manifest::read(&data.generation(number)).ok());
+    inherited.map_or_else(|| encoder.checkpoint().name.clone(), |manifest| manifest.model)
 }
 
 /// The keys of documents in an index, which are their sequences, and their vectors.

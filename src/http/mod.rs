@@ -24,6 +24,7 @@ mod keys;
 mod ndjson;
 mod openai;
 mod openapi;
+mod outlook;
 mod page;
 mod parameters;
 mod problem;

@@ -14,7 +14,7 @@ use utoipa::{OpenApi, ToSchema};
 use super::keys::Access;
 use super::page::content;
 use super::router::{Route, routes};
-use super::{admin, documents, embed, feedback, generations, health, jobs, openai, search};
+use super::{admin, documents, embed, feedback, generations, health, jobs, openai, outlook, search};
 
 /// Why a request was refused, as RFC 9457 has it.
 #[derive(Debug, Serialize, ToSchema)]
@@ -79,6 +79,7 @@ pub(super) struct OpenAiErrorBody {
         generations::list,
         generations::activate,
         generations::remove,
+        outlook::read,
         jobs::start,
         jobs::list,
         jobs::read,

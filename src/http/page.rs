@@ -36,6 +36,11 @@ pub(super) async fn index(headers: HeaderMap) -> Response {
     asset("index.html", &headers)
 }
 
+/// The part of the web page that trains.
+pub(super) async fn training(headers: HeaderMap) -> Response {
+    asset("training.html", &headers)
+}
+
 /// A file of the web page.
 pub(super) async fn file(uri: Uri, headers: HeaderMap) -> Response {
     asset(uri.path().trim_start_matches('/'), &headers)

@@ -19,7 +19,7 @@ use super::envelope::{CLIENT_GONE, envelope};
 use super::host::one_host;
 use super::keys::{Access, guard};
 use super::problem::{Problem, Reason};
-use super::{admin, documents, embed, feedback, generations, health, jobs, openai, openapi, page, search};
+use super::{admin, documents, embed, feedback, generations, health, jobs, openai, openapi, outlook, page, search};
 
 /// A route of the API.
 pub(super) struct Route {
@@ -63,6 +63,7 @@ pub(super) fn routes() -> Vec<Route> {
         Route::get("/admin/generations", Admin, generations::list),
         Route::post("/admin/generations/{number}/activate", Admin, generations::activate),
         Route::delete("/admin/generations/{number}", Admin, generations::remove),
+        Route::get("/admin/refresh", Admin, outlook::read),
         Route::post("/admin/refresh", Admin, jobs::start),
         Route::get("/admin/jobs", Admin, jobs::list),
         Route::get("/admin/jobs/{id}", Admin, jobs::read),
@@ -117,6 +118,7 @@ pub(super) fn surrounded(routes: Router<App>, app: App) -> Router {
 fn pages() -> Router<App> {
     let mut router = Router::new()
         .route("/", get(page::index))
+        .route("/training", get(page::training))
         .route("/docs", get(page::docs_redirect))
         .route("/docs/", get(page::docs))
         .route("/docs/{*file}", get(page::docs));

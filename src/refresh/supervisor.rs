@@ -111,18 +111,35 @@ impl Refresh {
     /// [`Error::Running`], [`Error::Refused`] where the settings cannot be or there is nothing to train on,
     /// [`Error::NoRoom`], [`Error::Stopping`], and whatever keeps the process from being started.
     pub fn start(&self, settings: &Settings) -> Result<Job, Error> {
-        let plan = Plan::from_settings(settings).map_err(|error| Error::Refused(error.to_string()))?;
         let _changing = self.0.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let plan = self.check(settings)?;
+        let job = Job::new(uuid::Uuid::now_v7().to_string(), plan);
+        let settings = Settings { data: self.0.data.clone(), threads: threads(settings), ..settings.clone() };
+        process::write_settings(&self.folder(&job.id), &settings)?;
+        self.launch(job, settings)
+    }
+
+    /// What a refresh with these settings would do; nothing is started. Blocking.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start), but for the process.
+    pub fn check(&self, settings: &Settings) -> Result<Plan, Error> {
+        let plan = Plan::from_settings(settings).map_err(|error| Error::Refused(error.to_string()))?;
         self.refuse_busy()?;
         self.refuse_fallback()?;
         something_to_train_on(self.0.retriever.store())?;
         let live = self.0.retriever.live()?;
         let documents = self.0.retriever.store().count()?;
         disk::check(&self.0.data, disk::needed(&live.manifest(), documents, &plan))?;
-        let job = Job::new(uuid::Uuid::now_v7().to_string(), plan);
-        let settings = Settings { data: self.0.data.clone(), threads: threads(settings), ..settings.clone() };
-        process::write_settings(&self.folder(&job.id), &settings)?;
-        self.launch(job, settings)
+        Ok(plan)
+    }
+
+    /// How many queries there are to train on and to measure with. Blocking.
+    ///
+    /// # Errors
+    /// A store that cannot be read.
+    pub fn answered_queries(&self) -> Result<AnsweredQueries, Error> {
+        Ok(self.0.retriever.store().answered_queries()?)
     }
 
     /// Goes on with a job that stopped, failed or was cancelled. Blocking.
