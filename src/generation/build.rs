@@ -138,7 +138,7 @@ fn write(
         number,
         parent: origin.parent,
         created: OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default(),
-        model: model_name(data, parent, &encoder),
+        model: model_name(data, origin.parent, &encoder),
         checkpoint_digest: checkpoint_digest(&files),
         encoder: EncoderRecord {
             pooling: overrides.pooling,

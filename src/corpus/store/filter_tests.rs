@@ -14,7 +14,7 @@ fn scalar() -> impl Strategy<Value = Value> {
         prop_oneof![Just(-0.0), Just(0.5), Just(-1e9), Just(1e300)].prop_map(Value::from),
         "[ab]{0,2}".prop_map(Value::from),
         // Strings that share all that a key holds of them, and some that are just as long as it holds.
-        (250..260usize, "[ab]{0,2}").prop_map(|(length, end)| Value::from("a".repeat(length) + &end)),
+        (250..260usize, "[ab]{0,2}").prop_map(|(length, end)| Value::from(format!("{}{end}", "a".repeat(length)))),
     ]
 }
 

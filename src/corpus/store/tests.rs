@@ -180,7 +180,7 @@ fn actions() -> impl Strategy<Value = Vec<Action>> {
 
 fn id(number: u8) -> String {
     // Lengths differ, so that the order by bytes is not the order by number.
-    format!("d{}", "x".repeat(usize::from(number) % 4)) + &number.to_string()
+    format!("d{}{number}", "x".repeat(usize::from(number) % 4))
 }
 
 fn live(store: &Store) -> BTreeMap<String, (u64, Document)> {
