@@ -140,6 +140,10 @@ impl Refresh {
     }
 
     pub(super) fn end(&self, running: &Running, state: State, reason: Option<String>) {
+        // First, so that whoever hears of the end finds nothing half-built.
+        if let Err(error) = self.0.retriever.remove_unfinished() {
+            tracing::warn!(job = running.id, %error, "what the training was building stays until the next start");
+        }
         let job = {
             let mut job = running.job();
             job.enter(state, reason);
@@ -148,9 +152,6 @@ impl Refresh {
         match state {
             State::Failed => tracing::error!(job = job.id, reason = job.reason, "refresh failed"),
             _ => tracing::info!(job = job.id, state = state.as_str(), reason = job.reason, "refresh ended"),
-        }
-        if let Err(error) = self.0.retriever.remove_unfinished() {
-            tracing::warn!(job = job.id, %error, "what the training was building stays until the next start");
         }
         self.put_or_log(&job);
         self.show_phase("");
