@@ -31,6 +31,9 @@ pub(super) struct TrainQuery {
     pub(super) ids: Vec<u32>,
     /// Documents with a grade of at least 1, in the order of their numbers.
     pub(super) positives: Vec<usize>,
+    /// Answers, where the set has them: no document that contains one is a negative.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) answers: Vec<String>,
 }
 
 /// Documents, train queries and dev queries of a store.
@@ -111,16 +114,17 @@ impl TrainingData {
                 relevant.filter_map(|judgment| numbers.get(judgment.document.as_str()).copied()).collect();
             positives.sort_unstable();
             if !positives.is_empty() {
-                train.push((query.text, positives));
+                train.push((query.text, positives, query.answers));
             }
         }
         if train.is_empty() {
             let reason = "no train query has a positive among the documents; import train judgments or send feedback";
             return Err(Error::Data(reason.into()));
         }
-        let texts: Vec<String> = train.iter().map(|(text, _)| text.clone()).collect();
+        let texts: Vec<String> = train.iter().map(|(text, ..)| text.clone()).collect();
         let ids = queries_of.tokenize(&texts, Side::Query)?;
-        let train = train.into_iter().zip(ids).map(|((text, positives), ids)| TrainQuery { text, ids, positives });
+        let query = |((text, positives, answers), ids)| TrainQuery { text, ids, positives, answers };
+        let train = train.into_iter().zip(ids).map(query);
         let train = train.collect();
         let (queries, judgments): (Vec<_>, Vec<_>) = store.judged_queries(Split::Dev)?.into_iter().unzip();
         let texts: Vec<String> = queries.iter().map(|query| query.text.clone()).collect();

@@ -4,6 +4,7 @@
 //! chance is drawn from the recipe's seed and the number of the batch, so that a run that was cut off goes on exactly
 //! as if it had not been.
 
+mod answers;
 mod data;
 mod error;
 mod event;

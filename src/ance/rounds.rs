@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use super::answers::drop_answers;
 use super::data::TrainingData;
 use super::inference::{Hit, Vectors, share_found};
 use super::negatives::{Candidates, bm25_hits};
@@ -243,11 +244,15 @@ impl<'a> Run<'a> {
         let total = data.train.len() as u64;
         listener(Event::Phase { round: round + 1, phase: "mine", done: 0, total })?;
         let depth = Candidates::ranking_depth(data, mining);
-        let hits: Vec<Vec<Hit>> = match mining.negatives {
+        let mut hits: Vec<Vec<Hit>> = match mining.negatives {
             Negatives::Ance => vectors.nearest_to_train(&self.machine.runtime, depth)?,
             Negatives::Bm25 | Negatives::Bm25Random => self.bm25(data, depth)?,
             Negatives::Random | Negatives::None => vec![Vec::new(); data.train.len()],
         };
+        let dropped = drop_answers(self.store, data, &mut hits)?;
+        if dropped > 0 {
+            tracing::info!(round = round + 1, dropped, "candidates that contain an answer are no negatives");
+        }
         Candidates::from_hits(&hits, data, mining, self.plan.recipe.seed, round).write(&file)?;
         listener(Event::Took { round: round + 1, phase: "mine", seconds: started.elapsed().as_secs_f64(), texts: None })
     }

@@ -4,12 +4,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::search::open_existing;
 use super::{General, print};
 use crate::corpus::Split;
-use crate::evaluation::{self, Measure, Report, bm25_rankings, judged_split, measure, write_run};
+use crate::evaluation::{self, Measure, Report, answer_accuracy, bm25_rankings, judged_split, measure, write_run};
 use crate::generation::{Machine, Retriever};
 use crate::settings::{EncoderArgs, IndexArgs};
 use crate::telemetry::Metrics;
@@ -69,7 +69,12 @@ impl Evaluate {
         }
         let report = measure(&rankings, &split);
         let bm25 = self.bm25.then(|| bm25_rankings(&store, &split.queries, DEPTH)).transpose()?;
-        let bm25 = bm25.map(|rankings| measure(&rankings, &split));
+        let accuracy = |rankings| answer_accuracy(&store, &split.queries, rankings);
+        let answered = accuracy(&rankings)?;
+        let bm25 = match bm25 {
+            Some(rankings) => Some((measure(&rankings, &split), accuracy(&rankings)?)),
+            None => None,
+        };
         let recall = self
             .graph_recall
             .then(|| evaluation::graph_recall(&generation, &split.queries, 10, settings.expansion_search))
@@ -80,10 +85,10 @@ impl Evaluate {
                 "generation": generation.number(),
                 "split": self.split,
                 "queries": queries,
-                "measures": report,
+                "measures": object(&report, &answered)?,
             });
-            if let Some(bm25) = bm25 {
-                answer["bm25"] = serde_json::to_value(bm25)?;
+            if let Some((report, answered)) = bm25 {
+                answer["bm25"] = object(&report, &answered)?;
             }
             if let Some(recall) = recall {
                 answer["graph_recall@10"] = json!(recall);
@@ -91,10 +96,11 @@ impl Evaluate {
             return print(&answer.to_string());
         }
         print(&format!("{queries} queries of {}, {} search", self.split, if self.exact { "exact" } else { "graph" }))?;
-        print(&line("", |measure| measure.to_string()))?;
-        print(&row(&format!("generation {}", generation.number()), &report))?;
-        if let Some(bm25) = &bm25 {
-            print(&row("BM25", bm25))?;
+        let head = answered.iter().map(|(name, _)| name.as_str());
+        print(&line("", Measure::STANDARD.map(|measure| measure.to_string()).iter().map(String::as_str).chain(head)))?;
+        print(&row(&format!("generation {}", generation.number()), &report, &answered))?;
+        if let Some((report, answered)) = &bm25 {
+            print(&row("BM25", report, answered))?;
         }
         if let Some(recall) = recall {
             print(&format!("the graph finds {:.2} % of the exact ten best", recall * 100.0))?;
@@ -103,11 +109,23 @@ impl Evaluate {
     }
 }
 
-fn row(name: &str, report: &Report) -> String {
-    line(name, |measure| report.mean(measure).map_or_else(String::new, |value| format!("{value:.4}")))
+/// Means by name, and behind them the answer accuracy where questions have answers.
+fn object(report: &Report, answered: &[(String, f64)]) -> anyhow::Result<Value> {
+    let mut object = serde_json::to_value(report)?;
+    for (name, share) in answered {
+        object[name] = json!(share);
+    }
+    Ok(object)
 }
 
-fn line(name: &str, cell: impl Fn(Measure) -> String) -> String {
-    let cells: Vec<String> = Measure::STANDARD.iter().map(|measure| format!("{:>12}", cell(*measure))).collect();
-    format!("{name:<16}{}", cells.concat())
+fn row(name: &str, report: &Report, answered: &[(String, f64)]) -> String {
+    let means = Measure::STANDARD.map(|measure| report.mean(measure).unwrap_or(0.0));
+    let cells: Vec<String> =
+        means.iter().chain(answered.iter().map(|(_, share)| share)).map(|value| format!("{value:.4}")).collect();
+    line(name, cells.iter().map(String::as_str))
+}
+
+fn line<'a>(name: &str, cells: impl Iterator<Item = &'a str>) -> String {
+    let cells: String = cells.map(|cell| format!("{cell:>13}")).collect();
+    format!("{name:<16}{cells}")
 }

@@ -1,5 +1,6 @@
 //! Documents, queries, judgments: the store and the file formats.
 
+mod answers;
 mod document;
 mod error;
 mod feedback;
@@ -9,6 +10,7 @@ mod judgment;
 mod metadata;
 mod store;
 
+pub use answers::{Answers, Words};
 pub use document::{Document, InvalidDocument, StoredDocument};
 pub use error::Error;
 pub use feedback::{Feedback, FeedbackOutcome, Grade, VOTES, Votes};

@@ -3,6 +3,7 @@
 //! [`rankings`] ranks by a generation, [`Bm25`] without any model, and [`evaluate`] measures rankings against
 //! judgments, whoever made them.
 
+mod answers;
 mod bm25;
 mod error;
 mod measures;
@@ -11,6 +12,7 @@ mod report;
 mod retrieval;
 mod trec;
 
+pub use answers::answer_accuracy;
 pub use bm25::Bm25;
 pub use error::Error;
 pub use measures::Measure;
