@@ -218,6 +218,13 @@ settings! {
         slices: Option<usize> = None,
         /// Mine before the first round only.
         mine_once: bool = false,
+        /// Encode and mine in a thread of their own while training goes on with the negatives that are there; newer ones
+        /// take their place at once (the paper's asynchronous form). Such a run is not the same twice.
+        overlap: bool = false,
+        /// Threads of an encoder that runs beside training; 0 is as many as training has.
+        inference_threads: usize = 0,
+        /// Where an encoder beside training runs: auto, cpu, cuda or cuda:N; by default where training does.
+        inference_device: Option<Device> = None,
         /// Tokens after which queries are cut.
         query_tokens: Option<usize> = None,
         /// Tokens after which passages are cut.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{Error, Report};
+use super::{Error, Report, Used};
 use crate::evaluation::Measure;
 
 /// Means of measures over the dev queries.
@@ -36,7 +36,12 @@ pub enum Event {
         done: u64,
         /// Of so many.
         total: u64,
+        /// Whether training goes on meanwhile.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        beside: bool,
     },
+    /// From this step on these candidates are trained on; told where mining does not wait for training.
+    Candidates(Used),
     /// A step.
     Step {
         /// From 1.
@@ -64,6 +69,16 @@ pub enum Event {
         #[serde(flatten)]
         texts: Option<Texts>,
     },
+}
+
+impl Event {
+    /// The same, told by an Inferencer beside the Trainer.
+    pub(super) fn beside(self) -> Self {
+        match self {
+            Self::Phase { round, phase, done, total, .. } => Self::Phase { round, phase, done, total, beside: true },
+            other => other,
+        }
+    }
 }
 
 /// Where the vectors of a phase came from.

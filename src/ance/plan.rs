@@ -21,6 +21,9 @@ pub struct Plan {
     pub rounds: u64,
     /// Whether negatives are mined before the first round only.
     pub mine_once: bool,
+    /// Whether mining goes on beside training, instead of in turn.
+    #[serde(default)]
+    pub overlap: bool,
     /// What decides which round's checkpoint is the best.
     pub measure: Measure,
 }
@@ -78,6 +81,7 @@ impl Plan {
             },
             rounds,
             mine_once: settings.mine_once,
+            overlap: settings.overlap,
             measure: settings
                 .measure
                 .parse()
@@ -95,6 +99,11 @@ impl Plan {
             return refuse("rounds must be 1 or more, and each must have a step");
         }
         self.recipe.check()?;
+        if self.overlap && self.mine_once {
+            return refuse(
+                "overlap mines beside the training, and mine once does not mine at all then; set one of them",
+            );
+        }
         if self.mining.depth == 0 || self.mining.slices == 0 {
             return refuse("depth and slices must be 1 or more");
         }

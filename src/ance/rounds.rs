@@ -1,6 +1,6 @@
 //! ANCE rounds: mine negatives with the current checkpoint, train on them, measure.
 //!
-//! The Trainer and the Inferencer take turns. The Trainer's weights, moments and schedule go through all rounds; the
+//! The Trainer and the Inferencer take turns, or run side by side (`overlap`). The Trainer's weights, moments and schedule go through all rounds; the
 //! Inferencer reads the checkpoint that the Trainer writes at the end of each.
 
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use super::inference::{Hit, Vectors, share_found};
 use super::negatives::{Candidates, bm25_hits};
 use super::reuse::{KEPT_FILE, known_vector};
 use super::visits::Visits;
-use super::{Error, Event, Listener, Means, Plan, STATE_FILE, Texts, Trainer};
+use super::{Error, Event, Listener, Means, Plan, STATE_FILE, Texts, Trainer, Used};
 use crate::corpus::Store;
 use crate::encoder::Overrides;
 use crate::generation::Machine;
@@ -22,9 +22,9 @@ use crate::onnx::Placement;
 use crate::settings::Negatives;
 
 /// Hits among which training negatives are looked for at the end (Xiong et al. 2020, figure 1).
-const HARDEST: usize = 100;
+pub(super) const HARDEST: usize = 100;
 /// After so long the state is written, so that a killed run loses little.
-const SAVE_EVERY: Duration = Duration::from_secs(60);
+pub(super) const SAVE_EVERY: Duration = Duration::from_secs(60);
 /// What a run is made of, in its folder.
 const PLAN_FILE: &str = "plan.json";
 /// What it learns from, as it was when the run began.
@@ -43,12 +43,17 @@ pub struct Outcome {
     /// The share of each round's training negatives among the 100 best documents of their query by the last
     /// checkpoint; none where there were no negatives.
     pub overlap: Vec<Option<f64>>,
+    /// Where mining did not wait for training: which candidates were used from which step on, one for each share of
+    /// `overlap`.
+    pub candidates: Vec<Used>,
 }
 
 /// A run of rounds in a folder of its own, which it can go on from.
 #[derive(Debug)]
 pub struct Run<'a> {
-    machine: &'a Machine,
+    pub(super) machine: &'a Machine,
+    /// What encodes beside the Trainer.
+    inference: Option<&'a Machine>,
     store: &'a Store,
     pub(super) folder: &'a Path,
     source: &'a Path,
@@ -98,7 +103,26 @@ impl<'a> Run<'a> {
             }
             Err(error) => return Err(Error::io(&file)(error)),
         }
-        Ok(Self { machine, store, folder, source, generation: None, overrides, plan })
+        Ok(Self { machine, inference: None, store, folder, source, generation: None, overrides, plan })
+    }
+
+    /// With a machine of its own for the Inferencer, where it runs beside the Trainer.
+    #[must_use]
+    pub fn inferring_with(mut self, machine: &'a Machine) -> Self {
+        self.inference = Some(machine);
+        self
+    }
+
+    /// The same run on the Inferencer's machine.
+    pub(super) fn inferencer(&self) -> Self {
+        Self {
+            machine: self.inference.unwrap_or(self.machine),
+            inference: None,
+            generation: self.generation.clone(),
+            overrides: self.overrides.clone(),
+            plan: self.plan.clone(),
+            ..*self
+        }
     }
 
     /// Trains to the end of the last round.
@@ -120,6 +144,10 @@ impl<'a> Run<'a> {
         let data = TrainingData::kept(&file, self.store, trainer.checkpoint(), self.plan.lengths)?;
         let (documents, train, dev) = data.counts();
         listener(Event::Data { documents, train, dev })?;
+
+        if self.plan.overlap {
+            return self.train_side_by_side(&mut trainer, &data, listener);
+        }
 
         let steps = self.plan.recipe.schedule.steps / self.plan.rounds;
         let mut measures = Vec::new();
@@ -153,7 +181,8 @@ impl<'a> Run<'a> {
             None => Vec::new(),
         };
         let best_round = self.best_round(&measures);
-        Ok(Outcome { checkpoint: self.checkpoint(best_round), best_round, measures, overlap })
+        let candidates = Vec::new();
+        Ok(Outcome { checkpoint: self.checkpoint(best_round), best_round, measures, overlap, candidates })
     }
 
     /// The best of the rounds that `measures` has, from the first on; 0 where it has none.
@@ -184,15 +213,15 @@ impl<'a> Run<'a> {
     }
 
     /// The checkpoint that `round` rounds made.
-    fn checkpoint(&self, round: u64) -> PathBuf {
+    pub(super) fn checkpoint(&self, round: u64) -> PathBuf {
         if round == 0 { self.source.to_path_buf() } else { self.folder.join(format!("round-{round}")) }
     }
 
-    fn candidates_file(&self, round: u64) -> PathBuf {
+    pub(super) fn candidates_file(&self, round: u64) -> PathBuf {
         self.folder.join(format!("candidates-{}.safetensors", round + 1))
     }
 
-    fn encode(
+    pub(super) fn encode(
         &self,
         round: u64,
         placement: Placement,
@@ -207,7 +236,7 @@ impl<'a> Run<'a> {
         let saved = self.known(round);
         let known = |number| known_vector(saved.as_ref(), &encoder, data, number);
         let vectors = Vectors::encode(&encoder, data, &known, &mut |done, total| {
-            listener(Event::Phase { round, phase: "encode", done: done as u64, total: total as u64 })
+            listener(Event::Phase { round, phase: "encode", done: done as u64, total: total as u64, beside: false })
         })?;
         let texts = Texts { encoded: vectors.encoded() as u64, reused: vectors.reused() as u64 };
         listener(Event::Took { round, phase: "encode", seconds: started.elapsed().as_secs_f64(), texts: Some(texts) })?;
@@ -215,7 +244,7 @@ impl<'a> Run<'a> {
     }
 
     /// The dev measures of a checkpoint, recorded for a run that goes on later; none without dev queries.
-    fn measure(
+    pub(super) fn measure(
         &self,
         round: u64,
         vectors: &Vectors,
@@ -233,7 +262,13 @@ impl<'a> Run<'a> {
         Ok(Some(means))
     }
 
-    fn mine(&self, round: u64, vectors: &Vectors, data: &TrainingData, listener: Listener<'_>) -> Result<(), Error> {
+    pub(super) fn mine(
+        &self,
+        round: u64,
+        vectors: &Vectors,
+        data: &TrainingData,
+        listener: Listener<'_>,
+    ) -> Result<(), Error> {
         let (started, mining) = (Instant::now(), &self.plan.mining);
         let file = self.candidates_file(round);
         if self.plan.mine_once && round > 0 {
@@ -242,7 +277,7 @@ impl<'a> Run<'a> {
             return Ok(());
         }
         let total = data.train.len() as u64;
-        listener(Event::Phase { round: round + 1, phase: "mine", done: 0, total })?;
+        listener(Event::Phase { round: round + 1, phase: "mine", done: 0, total, beside: false })?;
         let depth = Candidates::ranking_depth(data, mining);
         let mut hits: Vec<Vec<Hit>> = match mining.negatives {
             Negatives::Ance => vectors.nearest_to_train(&self.machine.runtime, depth)?,
@@ -310,7 +345,7 @@ impl<'a> Run<'a> {
     }
 
     /// The dev measures of a round that was measured before the run was cut off.
-    fn recorded(&self, round: u64) -> Result<Option<Means>, Error> {
+    pub(super) fn recorded(&self, round: u64) -> Result<Option<Means>, Error> {
         let file = self.measures_file(round);
         match std::fs::read(&file) {
             Ok(text) => {

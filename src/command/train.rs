@@ -11,7 +11,7 @@ use serde_json::json;
 use super::child::{self, Stop};
 use super::progress::{Progress, Unit};
 use super::{General, print};
-use crate::ance::{Event, Means, Outcome, Plan, Run, Texts};
+use crate::ance::{Event, Means, Outcome, Plan, Run, Texts, Used};
 use crate::corpus::Split;
 use crate::encoder::Overrides;
 use crate::evaluation::{self, judged_split, measure};
@@ -108,7 +108,9 @@ impl Train {
         let (source, overrides) = source(data, parent, settings)?;
         let machine = machine.with_overrides(overrides.clone());
         let store = Arc::clone(data.store());
-        let mut run = Run::open(&machine, &store, folder, &source, overrides, plan.clone())?;
+        let beside = machine.beside(settings.inference_threads, settings.inference_device);
+        let run = Run::open(&machine, &store, folder, &source, overrides, plan.clone())?;
+        let mut run = run.inferring_with(&beside);
         if let Some(parent) = parent {
             run = run.from_generation(&data.generation(parent));
         }
@@ -136,11 +138,14 @@ impl Train {
         let Made { outcome, number, verdict: Verdict { reason, .. } } = made;
         for (round, means) in outcome.measures.iter().enumerate() {
             let means = means.as_ref().map_or_else(|| "no dev queries".into(), line);
-            let overlap = round.checked_sub(1).and_then(|round| outcome.overlap.get(round)).copied().flatten();
-            let overlap = overlap.map_or_else(String::new, |share| {
-                format!("  {:.1} % of its negatives among the last model's 100 best", share * 100.0)
-            });
+            let in_turn = round.checked_sub(1).filter(|_| outcome.candidates.is_empty());
+            let overlap = in_turn.and_then(|round| outcome.overlap.get(round)).copied().flatten();
+            let overlap = overlap.map_or_else(String::new, |share| format!("  {}", among(share)));
             print(&format!("round {round}: {means}{overlap}"))?;
+        }
+        for (used, share) in outcome.candidates.iter().zip(&outcome.overlap) {
+            let share = share.map_or_else(String::new, |share| format!("  {}", among(share)));
+            print(&format!("from step {}: candidates of round {}{share}", used.from_step + 1, used.round))?;
         }
         print(&format!("generation {number} from round {}: {reason}", outcome.best_round))
     }
@@ -167,6 +172,7 @@ impl Made {
             "live_measures": verdict.live_measures,
             "rounds": outcome.measures,
             "overlap": outcome.overlap,
+            "candidates": outcome.candidates,
         }))?)
     }
 }
@@ -251,7 +257,8 @@ fn build_best(
     let number = build_from(data, origin, machine, &mut |progress| {
         texts = Texts { encoded: progress.done - progress.reused, reused: progress.reused };
         // Showing how far it is cannot keep it from being built.
-        let _ = show.event(&Event::Phase { round, phase: "build", done: progress.done, total: progress.total });
+        let (done, total) = (progress.done, progress.total);
+        let _ = show.event(&Event::Phase { round, phase: "build", done, total, beside: false });
     })?;
     write_text(&file, &number.to_string())?;
     show.event(&Event::Took { round, phase: "build", seconds: started.elapsed().as_secs_f64(), texts: Some(texts) })?;
@@ -275,7 +282,8 @@ fn verdict(
         return Ok(Verdict { published: true, reason, new: None, live, live_measures: None });
     };
     let started = Instant::now();
-    show.event(&Event::Phase { round, phase: "gate", done: 0, total: split.queries.len() as u64 })?;
+    let total = split.queries.len() as u64;
+    show.event(&Event::Phase { round, phase: "gate", done: 0, total, beside: false })?;
     let means = |number: u64| -> anyhow::Result<Means> {
         // Both with every document that is there now, whenever their files were written.
         let retriever = Retriever::new(data.clone(), machine);
@@ -320,10 +328,15 @@ impl Show {
             return Ok(());
         }
         match event {
-            Event::Phase { round, phase, done, total } => self.progress(*round, phase, *done, *total, ""),
+            Event::Phase { beside: true, .. } => {}
+            Event::Phase { round, phase, done, total, .. } => self.progress(*round, phase, *done, *total, ""),
             Event::Step { round, report } => {
                 let message = format!("loss {:.4}", report.loss);
                 self.progress(*round, "train", report.step, report.step, &message);
+            }
+            Event::Candidates(Used { round, from_step }) => {
+                self.finish();
+                eprintln!("from step {} on: candidates of round {round}'s checkpoint", from_step + 1);
             }
             Event::Measures { round, measures } => {
                 self.finish();
@@ -359,6 +372,10 @@ impl Show {
             bar.finish();
         }
     }
+}
+
+fn among(share: f64) -> String {
+    format!("{:.1} % of its negatives among the last model's 100 best", share * 100.0)
 }
 
 fn line(means: &Means) -> String {

@@ -11,7 +11,7 @@ use crate::corpus::Store;
 use crate::encoder::{Encoder, EncoderOptions, Overrides};
 use crate::index::{Index, IndexOptions};
 use crate::onnx::Runtime;
-use crate::settings::Settings;
+use crate::settings::{Device, Settings};
 use crate::telemetry::Metrics;
 
 /// What every generation of a process runs with.
@@ -56,6 +56,18 @@ impl Machine {
     #[must_use]
     pub fn with_overrides(self, overrides: Overrides) -> Self {
         Self { encoder: EncoderOptions { overrides, ..self.encoder }, ..self }
+    }
+
+    /// The same machine for an encoder that works beside a training: with threads of its own (0 is as many), and on a
+    /// device of its own where one is given.
+    #[must_use]
+    pub fn beside(&self, threads: usize, device: Option<Device>) -> Self {
+        let device = device.unwrap_or(self.encoder.device);
+        Self {
+            runtime: self.runtime.with_own_pools(threads),
+            encoder: EncoderOptions { device, ..self.encoder.clone() },
+            ..self.clone()
+        }
     }
 
     /// Opens a checkpoint.

@@ -90,6 +90,8 @@ refresh_body! {
     slices: usize => Some;
     /// Mine before the first round only.
     mine_once: bool => std::convert::identity;
+    /// Encode and mine beside training instead of in turn.
+    overlap: bool => std::convert::identity;
     /// Tokens after which queries are cut.
     query_tokens: usize => Some;
     /// Tokens after which passages are cut.

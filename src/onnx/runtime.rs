@@ -18,6 +18,8 @@ pub struct Runtime {
     environment: Environment,
     library: PathBuf,
     threads: usize,
+    /// Whether each session has a pool of its own.
+    has_own_pools: bool,
 }
 
 /// Where sessions run for real.
@@ -73,10 +75,18 @@ impl Runtime {
             .with_global_thread_pool(pool)
             .build()
             .map_err(Error::run("start"))?;
-        Ok(RUNTIME.get_or_init(|| Self { environment, library, threads }).clone())
+        Ok(RUNTIME.get_or_init(|| Self { environment, library, threads, has_own_pools: false }).clone())
     }
 
-    /// Threads of the pool that sessions share.
+    /// The same runtime for sessions whose work is to go on beside that of the others: each has a pool of `threads`
+    /// threads of its own; 0 is as many as the shared one has.
+    #[must_use]
+    pub fn with_own_pools(&self, threads: usize) -> Self {
+        let threads = if threads == 0 { self.threads } else { threads };
+        Self { threads, has_own_pools: true, ..self.clone() }
+    }
+
+    /// Threads of the pool that sessions share, or of each where they do not.
     pub(super) fn threads(&self) -> usize {
         self.threads
     }
@@ -169,6 +179,17 @@ impl Runtime {
             // Memory patterns are kept for every shape ever seen: with texts of all lengths they only grow.
             .with_memory_pattern(false)
             .map_err(Error::run("set memory patterns"))?;
+        let builder = if self.has_own_pools {
+            builder
+                .with_independent_thread_pool()
+                .map_err(Error::run("set its threads"))?
+                .with_intra_threads(self.threads)
+                .map_err(Error::run("set its threads"))?
+                .with_intra_op_spinning(false)
+                .map_err(Error::run("set its threads"))?
+        } else {
+            builder
+        };
         let provider = match placement {
             Placement::Cpu => ep::CPU::default().with_arena_allocator(true).build(),
             Placement::Cuda(number) => {

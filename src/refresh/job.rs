@@ -123,6 +123,7 @@ impl Job {
     /// Takes note of what its process said; true where that is worth a write to the disk.
     pub(super) fn saw(&mut self, said: &Said) -> bool {
         match said {
+            Said::Phase { beside: true, .. } => false,
             Said::Phase { round, phase, .. } => {
                 let is_new = self.phase.as_ref() != Some(phase) || self.round != *round;
                 (self.round, self.phase) = (*round, Some(phase.clone()));
@@ -156,6 +157,9 @@ pub(super) enum Said {
         round: u64,
         phase: String,
         done: u64,
+        /// Training goes on meanwhile, and the job is in that phase.
+        #[serde(default)]
+        beside: bool,
     },
     Step {
         round: u64,

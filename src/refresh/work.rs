@@ -67,6 +67,7 @@ impl Refresh {
         }
         let metrics = &self.0.metrics;
         match &said {
+            Said::Phase { beside: true, .. } => {}
             Said::Phase { phase, .. } => self.show_phase(phase),
             Said::Step { step, loss, .. } => {
                 self.show_phase("train");
