@@ -22,6 +22,9 @@ pub use choices::{
 /// Names of environment variables that start with `ANCED_` and are read elsewhere.
 const OTHER_VARIABLES: [&str; 4] = ["config", "reference", "test_device", "test_precision"];
 
+/// The largest number of pieces that a document can be cut into.
+const MOST_CHUNKS: usize = 256;
+
 /// A setting that is missing, unknown or out of range.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -152,6 +155,8 @@ settings! {
         max_seq_length: Option<usize> = None,
         /// Overrules what joins title and text.
         separator: Option<String> = None,
+        /// Pieces of `max_seq_length` tokens that a document is cut into at most; the best one scores it (MaxP).
+        chunks: usize = 1,
     }
 
     /// Settings of the index.
@@ -322,6 +327,7 @@ impl Settings {
         let (connectivity, percent, share) = (self.connectivity, self.filter_exact_percent, self.feedback_dev_share);
         let traced = self.trace_share;
         let within = [
+            ("chunks", (1..=MOST_CHUNKS).contains(&self.chunks), self.chunks.to_string(), "1 to 256"),
             ("connectivity", (2..=512).contains(&connectivity), connectivity.to_string(), "2 to 512"),
             ("filter_exact_percent", percent <= 100, percent.to_string(), "0 to 100"),
             ("feedback_dev_share", (0.0..=1.0).contains(&share), share.to_string(), "0 to 1"),

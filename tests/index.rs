@@ -242,7 +242,7 @@ fn searches_go_on_while_vectors_come_and_go() {
 /// How many vectors the graph does not find when it is asked for them.
 fn lost(index: &Index, keys: impl Iterator<Item = u64>) -> usize {
     let found = |key| {
-        let vector = index.vector(key).unwrap();
+        let vector = index.vector(key, 0).unwrap();
         index.search(&vector, 10, 128, None).unwrap().iter().any(|neighbour| neighbour.key == key)
     };
     keys.filter(|key| !found(*key)).count()

@@ -41,10 +41,10 @@ pub(super) struct TrainQuery {
 pub struct TrainingData {
     /// The documents' own ids by number.
     pub(super) names: Vec<String>,
-    /// The passage of each document.
-    pub(super) passages: Vec<Vec<u32>>,
+    /// The passage of each document, in one or several pieces.
+    pub(super) passages: Vec<Vec<Vec<u32>>>,
     /// The sequence of each document whose passage is what a generation of the same checkpoint encodes too: cut by
-    /// neither, or by both at the same place.
+    /// neither, or by both at the same place. None for documents of several pieces.
     #[serde(default)]
     pub(super) sequences: Vec<Option<u64>>,
     /// Queries with at least one positive that is there, in the order of their ids.
@@ -98,11 +98,12 @@ impl TrainingData {
             after = last.sequence;
             let texts: Vec<String> =
                 page.iter().map(|stored| checkpoint.passage(&stored.document.title, &stored.document.text)).collect();
-            let ids = passages_of.tokenize(&texts, Side::Passage)?;
-            sequences.extend(page.iter().zip(texts.iter().zip(&ids)).map(|(stored, (text, ids))| {
+            let pieces = passages_of.pieces(&texts)?;
+            sequences.extend(page.iter().zip(texts.iter().zip(&pieces)).map(|(stored, (text, pieces))| {
+                let [ids] = pieces.as_slice() else { return None };
                 (is_cut_alike || passages_of.is_whole(text, ids)).then_some(stored.sequence)
             }));
-            passages.extend(ids);
+            passages.extend(pieces);
             names.extend(page.into_iter().map(|stored| stored.document.id));
         }
         let numbers: HashMap<&str, usize> =

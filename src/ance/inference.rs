@@ -20,7 +20,12 @@ const QUERIES: usize = 256;
 #[derive(Debug)]
 pub(super) struct Vectors {
     dimension: usize,
+    /// One or several a document, in the order of the documents.
     documents: Vec<f32>,
+    /// The document of each row of `documents`; empty where each has one.
+    owners: Vec<u32>,
+    /// The most rows that a document has.
+    most: usize,
     train: Vec<f32>,
     dev: Vec<f32>,
     reused: usize,
@@ -38,7 +43,9 @@ impl Vectors {
         progress: &mut dyn FnMut(usize, usize) -> Result<(), Error>,
     ) -> Result<Self, Error> {
         let dimension = encoder.dimension();
-        let total = data.passages.len() + data.train.len() + data.dev.len();
+        let pieces = data.passages.iter().map(Vec::len);
+        let (rows, most) = (pieces.clone().sum::<usize>(), pieces.max().unwrap_or(1).max(1));
+        let total = rows + data.train.len() + data.dev.len();
         let (mut done, mut reused) = (0, 0);
         let mut all = |texts: Vec<&Vec<u32>>, known: &dyn Fn(usize) -> Option<Vec<f32>>, side| -> Result<_, Error> {
             let mut flat = vec![0.0; texts.len() * dimension];
@@ -66,10 +73,14 @@ impl Vectors {
             }
             Ok(flat)
         };
-        let documents = all(data.passages.iter().collect(), known, Side::Passage)?;
+        let owner = |(number, pieces): (usize, &Vec<Vec<u32>>)| std::iter::repeat_n(number as u32, pieces.len());
+        let owners: Vec<u32> =
+            if most == 1 { Vec::new() } else { data.passages.iter().enumerate().flat_map(owner).collect() };
+        let known = |row: usize| known(owners.get(row).map_or(row, |&number| number as usize));
+        let documents = all(data.passages.iter().flatten().collect(), &known, Side::Passage)?;
         let train = all(data.train.iter().map(|query| &query.ids).collect(), &|_| None, Side::Passage)?;
         let dev = all(data.dev.iter().map(|(_, ids)| ids).collect(), &|_| None, Side::Passage)?;
-        Ok(Self { dimension, documents, train, dev, reused })
+        Ok(Self { dimension, documents, owners, most, train, dev, reused })
     }
 
     /// Documents whose vectors were known.
@@ -82,12 +93,13 @@ impl Vectors {
         (self.documents.len() + self.train.len() + self.dev.len()) / self.dimension.max(1) - self.reused
     }
 
-    /// Keeps the vectors of documents so that [`SavedVectors::open`] reads them.
+    /// Keeps the vectors of documents so that [`SavedVectors::open`] reads them; those of several pieces it would not.
     pub(super) fn save(&self, file: &Path, data: &TrainingData, maker: &str) -> Result<(), Error> {
         let (mut keys, mut values) = (Vec::new(), Vec::new());
-        for (sequence, vector) in data.sequences.iter().zip(self.documents.chunks_exact(self.dimension.max(1))) {
-            if let Some(sequence) = sequence {
-                keys.push(*sequence);
+        for (row, vector) in self.documents.chunks_exact(self.dimension.max(1)).enumerate() {
+            let number = self.owner(row as u32) as usize;
+            if let Some(sequence) = data.sequences.get(number).copied().flatten() {
+                keys.push(sequence);
                 values.extend_from_slice(vector);
             }
         }
@@ -118,7 +130,7 @@ impl Vectors {
         Ok(evaluate(&rankings, &data.judgments, &Measure::STANDARD))
     }
 
-    /// Exact inner products, block by block: no score matrix is larger than one block's.
+    /// Exact inner products, block by block: no score matrix is larger than one block's. A document's best row scores it.
     fn nearest(&self, runtime: &Runtime, queries: &[f32], k: usize) -> Result<Vec<Vec<Hit>>, Error> {
         let mut top_k = TopK::new(runtime, self.dimension)?;
         let mut results = Vec::with_capacity(queries.len() / self.dimension.max(1));
@@ -126,8 +138,15 @@ impl Vectors {
             let mut best: Vec<Vec<Hit>> = vec![Vec::new(); queries.len() / self.dimension];
             for (number, block) in self.documents.chunks(BLOCK_ROWS * self.dimension).enumerate() {
                 let first = (number * BLOCK_ROWS) as u32;
-                top_k.run(queries, block, k, |query, row, score| best[query].push((first + row as u32, score)))?;
+                // Above the best row of one of the `k` best documents stand rows of fewer than `k` others.
+                top_k.run(queries, block, k.saturating_mul(self.most), |query, row, score| {
+                    best[query].push((self.owner(first + row as u32), score));
+                })?;
                 for hits in &mut best {
+                    if self.most > 1 {
+                        hits.sort_unstable_by(|a, b| a.0.cmp(&b.0).then(b.1.total_cmp(&a.1)));
+                        hits.dedup_by_key(|hit| hit.0);
+                    }
                     hits.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
                     hits.truncate(k);
                 }
@@ -135,6 +154,11 @@ impl Vectors {
             results.append(&mut best);
         }
         Ok(results)
+    }
+
+    /// The document that a row is of.
+    fn owner(&self, row: u32) -> u32 {
+        self.owners.get(row as usize).copied().unwrap_or(row)
     }
 }
 

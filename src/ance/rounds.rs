@@ -82,8 +82,9 @@ impl<'a> Run<'a> {
         folder: &'a Path,
         source: &'a Path,
         overrides: Overrides,
-        plan: Plan,
+        mut plan: Plan,
     ) -> Result<Self, Error> {
+        plan.recipe.loss.chunks = overrides.chunks.is_some_and(|chunks| chunks > 1);
         plan.check()?;
         let file = folder.join(PLAN_FILE);
         let state = |reason: String| Error::State { file: file.clone(), reason };

@@ -121,7 +121,7 @@ impl<'a> Visits<'a> {
             });
             let mut place = |document: usize| {
                 *documents.entry(document).or_insert_with(|| {
-                    batch.documents.push(vec![self.data.passages[document].clone()]);
+                    batch.documents.push(self.data.passages[document].clone());
                     batch.documents.len() - 1
                 })
             };

@@ -13,7 +13,7 @@ use super::progress::{Progress, Unit};
 use super::{General, print};
 use crate::ance::{Event, Means, Outcome, Plan, Run, Texts, Used};
 use crate::corpus::Split;
-use crate::encoder::Overrides;
+use crate::encoder::{EncoderOptions, Overrides};
 use crate::evaluation::{self, judged_split, measure};
 use crate::generation::{DataFolder, Machine, Manifest, Origin, Retriever, Standing, build_from};
 use crate::settings::{EncoderArgs, IndexArgs, Settings, TrainArgs};
@@ -194,15 +194,7 @@ fn source(data: &DataFolder, live: Option<u64>, settings: &Settings) -> anyhow::
             let folder = data.generation(number);
             Ok((folder.join("checkpoint"), Manifest::read(&folder)?.encoder.overrides()))
         }
-        None => {
-            let overrides = Overrides {
-                pooling: settings.pooling,
-                similarity: settings.similarity,
-                max_seq_length: settings.max_seq_length,
-                separator: settings.separator.clone(),
-            };
-            Ok((settings.model.clone(), overrides))
-        }
+        None => Ok((settings.model.clone(), EncoderOptions::from(settings).overrides)),
     }
 }
 

@@ -21,6 +21,8 @@ pub struct Overrides {
     pub max_seq_length: Option<usize>,
     /// Instead of the checkpoint's join of title and text.
     pub separator: Option<String>,
+    /// Instead of 1: pieces that a passage is cut into at most.
+    pub chunks: Option<usize>,
 }
 
 /// A checkpoint: what it computes and how texts are prepared for it.
@@ -50,6 +52,8 @@ pub struct Checkpoint {
     pub similarity: Similarity,
     /// What joins title and text.
     pub separator: String,
+    /// Pieces of `max_seq_length` tokens that a passage is cut into at most, each with a vector of its own.
+    pub chunks: usize,
     pub(super) weights: Weights,
 }
 
@@ -206,6 +210,7 @@ impl Checkpoint {
             passage_prompt: sentence.passage_prompt,
             similarity,
             separator,
+            chunks: overrides.chunks.unwrap_or(1).max(1),
             weights,
         })
     }

@@ -17,6 +17,9 @@ use crate::telemetry::Metrics;
 /// On a CPU a run of passages is kept this short, in tokens, so that queries never wait long behind one.
 const CPU_PASSAGE_TOKENS: usize = 256;
 
+/// Comes when the texts are encoded.
+type Answer = oneshot::Receiver<Result<Encoded, Error>>;
+
 /// How an encoder runs, whichever checkpoint it is made of.
 #[derive(Debug, Clone)]
 pub struct EncoderOptions {
@@ -44,6 +47,7 @@ impl From<&Settings> for EncoderOptions {
                 similarity: settings.similarity,
                 max_seq_length: settings.max_seq_length,
                 separator: settings.separator.clone(),
+                chunks: (settings.chunks > 1).then_some(settings.chunks),
             },
         }
     }
@@ -120,7 +124,33 @@ impl Encoder {
         self.submit(&texts, side)?.blocking_recv().map_err(|_| Error::Closed)?
     }
 
-    fn submit(&self, texts: &[String], side: Side) -> Result<oneshot::Receiver<Result<Encoded, Error>>, Error> {
+    /// Encodes documents, each in as many pieces as the checkpoint cuts it into: `[documents][pieces][dimension]`.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub async fn encode_passages(&self, texts: &[String]) -> Result<Vec<Vec<Vec<f32>>>, Error> {
+        let (counts, receiver) = self.submit_passages(texts)?;
+        Ok(by_document(receiver.await.map_err(|_| Error::Closed)??, &counts))
+    }
+
+    /// As [`encode_passages`](Self::encode_passages), for threads outside the asynchronous runtime.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub fn encode_passages_blocking(&self, texts: &[String]) -> Result<Vec<Vec<Vec<f32>>>, Error> {
+        let (counts, receiver) = self.submit_passages(texts)?;
+        Ok(by_document(receiver.blocking_recv().map_err(|_| Error::Closed)??, &counts))
+    }
+
+    fn submit_passages(&self, texts: &[String]) -> Result<(Vec<usize>, Answer), Error> {
+        let started = Instant::now();
+        let pieces = self.text.pieces(texts)?;
+        let counts = pieces.iter().map(Vec::len).collect();
+        let answer = self.queue.submit(pieces.into_iter().flatten().collect(), Side::Passage, started.elapsed())?;
+        Ok((counts, answer))
+    }
+
+    fn submit(&self, texts: &[String], side: Side) -> Result<Answer, Error> {
         let started = Instant::now();
         let ids = self.text.tokenize(texts, side)?;
         self.queue.submit(ids, side, started.elapsed())
@@ -172,4 +202,10 @@ impl Encoder {
     pub fn queue_depth(&self) -> usize {
         self.queue.depth()
     }
+}
+
+/// Vectors of pieces, one document after the other, by document.
+fn by_document(encoded: Encoded, counts: &[usize]) -> Vec<Vec<Vec<f32>>> {
+    let mut vectors = encoded.vectors.into_iter();
+    counts.iter().map(|&count| vectors.by_ref().take(count).collect()).collect()
 }

@@ -10,7 +10,7 @@ use super::folder::io_error;
 use super::manifest::{EncoderRecord, FileRecord, checkpoint_digest, file_record, sync_folder};
 use super::{DataFolder, Error, Machine, Manifest, Standing};
 use crate::corpus::StoredDocument;
-use crate::encoder::{Encoder, Overrides, Side};
+use crate::encoder::{Encoder, Overrides};
 use crate::index::{GRAPH_FILE, Index, SavedVectors, VECTORS_FILE};
 
 /// Documents that are read, encoded and added at once.
@@ -140,12 +140,7 @@ fn write(
         created: OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default(),
         model: model_name(data, origin.parent, &encoder),
         checkpoint_digest: checkpoint_digest(&files),
-        encoder: EncoderRecord {
-            pooling: overrides.pooling,
-            similarity: overrides.similarity,
-            max_seq_length: overrides.max_seq_length,
-            separator: overrides.separator,
-        },
+        encoder: EncoderRecord::from(overrides),
         dimension: encoder.dimension(),
         similarity,
         store: store.identity().to_owned(),
@@ -167,13 +162,19 @@ fn model_name(data: &DataFolder, parent: Option<u64>, encoder: &Encoder) -> Stri
     inherited.map_or_else(|| encoder.checkpoint().name.clone(), |manifest| manifest.model)
 }
 
-/// The keys of documents in an index, which are their sequences, and their vectors.
+/// The keys of documents in an index, which are their sequences, and their vectors; a document of several pieces has
+/// its key several times.
 pub(super) fn encode(encoder: &Encoder, documents: &[StoredDocument]) -> Result<(Vec<u64>, Vec<Vec<f32>>), Error> {
     let checkpoint = encoder.checkpoint();
-    let texts =
+    let texts: Vec<String> =
         documents.iter().map(|stored| checkpoint.passage(&stored.document.title, &stored.document.text)).collect();
-    let encoded = encoder.encode_blocking(texts, Side::Passage)?;
-    Ok((documents.iter().map(|stored| stored.sequence).collect(), encoded.vectors))
+    let encoded = encoder.encode_passages_blocking(&texts)?;
+    Ok(rows(documents.iter().map(|stored| stored.sequence).zip(encoded)))
+}
+
+/// Documents with the vectors of their pieces, as an index takes them: one key a vector.
+pub(super) fn rows(documents: impl Iterator<Item = (u64, Vec<Vec<f32>>)>) -> (Vec<u64>, Vec<Vec<f32>>) {
+    documents.flat_map(|(sequence, pieces)| pieces.into_iter().map(move |vector| (sequence, vector))).unzip()
 }
 
 fn record_files(root: &Path, below: &Path, files: &mut BTreeMap<String, FileRecord>) -> Result<(), Error> {

@@ -149,8 +149,8 @@ impl Generation {
         if machine.encoder.overrides != Overrides::default() && machine.encoder.overrides != overrides {
             tracing::warn!(
                 generation = number,
-                "pooling, similarity, max_seq_length and separator stay as the generation was built; `anced index` builds \
-                 one with the settings given"
+                "pooling, similarity, max_seq_length, separator and chunks stay as the generation was built; `anced index` \
+                 builds one with the settings given"
             );
         }
         let encoder = machine.encoder(&folder.join("checkpoint"), overrides)?;

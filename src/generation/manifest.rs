@@ -44,6 +44,16 @@ pub struct EncoderRecord {
     /// Instead of the checkpoint's join of title and text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub separator: Option<String>,
+    /// Pieces that a passage is cut into at most, where that is not 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chunks: Option<usize>,
+}
+
+impl From<Overrides> for EncoderRecord {
+    fn from(overrides: Overrides) -> Self {
+        let Overrides { pooling, similarity, max_seq_length, separator, chunks } = overrides;
+        Self { pooling, similarity, max_seq_length, separator, chunks: chunks.filter(|&chunks| chunks != 1) }
+    }
 }
 
 impl EncoderRecord {
@@ -54,6 +64,7 @@ impl EncoderRecord {
             similarity: self.similarity,
             max_seq_length: self.max_seq_length,
             separator: self.separator.clone(),
+            chunks: self.chunks,
         }
     }
 }

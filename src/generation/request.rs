@@ -50,7 +50,7 @@ pub struct Hit {
     pub sequence: u64,
     /// The document.
     pub document: Document,
-    /// The passage vector, when asked for; f32 of `[dimension]`.
+    /// The vector of the piece that gave the score, when asked for; f32 of `[dimension]`.
     pub vector: Option<Vec<f32>>,
 }
 

@@ -198,7 +198,7 @@ impl Retriever {
             let checkpoint = generation.encoder().checkpoint();
             let texts: Vec<String> =
                 changed.iter().map(|document| checkpoint.passage(&document.title, &document.text)).collect();
-            let encoded = encode(&generation, texts, Side::Passage).await?;
+            let vectors = generation.encoder().encode_passages(&texts).await.map_err(overloaded)?;
             let held = Arc::clone(&self.writer).lock_owned().await;
             if !Arc::ptr_eq(&self.live()?, &generation) {
                 // Swapped meanwhile: these vectors are another model's, or this index is one that nobody searches any
@@ -210,7 +210,7 @@ impl Retriever {
             let save_after = self.machine.save_after;
             let sequence = blocking(move || {
                 let _held = held;
-                writing::commit(&generation, &store, &changed, &encoded.vectors, save_after)
+                writing::commit(&generation, &store, &changed, vectors, save_after)
             })
             .await?;
             self.metrics.documents_written.inc_by(count as u64);
@@ -341,10 +341,14 @@ pub(super) async fn blocking<T: Send + 'static>(
 }
 
 async fn encode(generation: &Generation, texts: Vec<String>, side: Side) -> Result<Encoded, Error> {
-    generation.encoder().encode(texts, side).await.map_err(|error| match error {
+    generation.encoder().encode(texts, side).await.map_err(overloaded)
+}
+
+fn overloaded(error: crate::encoder::Error) -> Error {
+    match error {
         crate::encoder::Error::QueueFull { .. } => Error::Overloaded { retry_after: RETRY_AFTER },
         other => Error::Encoder(other),
-    })
+    }
 }
 
 /// The hits of each query, and how long searching and fetching took.
@@ -379,7 +383,7 @@ fn find(
         }
         let hits = found.into_iter().zip(documents).filter_map(|(neighbour, stored)| {
             let stored = stored?;
-            let vector = if request.with_vectors { index.vector(neighbour.key) } else { None };
+            let vector = if request.with_vectors { index.vector(neighbour.key, neighbour.chunk) } else { None };
             Some(Hit { score: neighbour.score, sequence: stored.sequence, document: stored.document, vector })
         });
         let above = |hit: &Hit| request.min_score.is_none_or(|least| hit.score >= least);

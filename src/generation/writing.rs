@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use super::build::rows;
 use super::catch_up::catch_up;
 use super::{Deleted, Error, Generation};
 use crate::corpus::{Document, Store};
@@ -30,24 +31,22 @@ fn level(generation: &Generation, store: &Store) -> Result<(), Error> {
     catch_up(generation, store, &mut |_| {})
 }
 
-/// Commits documents to the store and puts their vectors into the index; returns the newest sequence.
+/// Commits documents to the store and puts the vectors of their pieces into the index; returns the newest sequence.
 pub(super) fn commit(
     generation: &Generation,
     store: &Store,
     documents: &[Document],
-    vectors: &[Vec<f32>],
+    vectors: Vec<Vec<Vec<f32>>>,
     save_after: u64,
 ) -> Result<u64, Error> {
     // What the index would refuse must not be committed.
-    generation.index().check(vectors)?;
+    vectors.iter().try_for_each(|pieces| generation.index().check(pieces))?;
     level(generation, store)?;
     let outcomes = store.write(documents)?;
-    let (mut keys, mut added, mut gone) = (Vec::new(), Vec::new(), Vec::new());
-    for (outcome, vector) in outcomes.iter().zip(vectors).filter(|(outcome, _)| outcome.changed) {
-        keys.push(outcome.sequence);
-        added.push(vector.clone());
-        gone.extend(outcome.replaced);
-    }
+    let gone: Vec<u64> =
+        outcomes.iter().filter(|outcome| outcome.changed).filter_map(|outcome| outcome.replaced).collect();
+    let changed = outcomes.iter().zip(vectors).filter(|(outcome, _)| outcome.changed);
+    let (keys, added) = rows(changed.map(|(outcome, pieces)| (outcome.sequence, pieces)));
     generation.index().add(&keys, &added)?;
     generation.index().remove(&gone);
     let sequence = store.last_sequence()?;

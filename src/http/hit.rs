@@ -74,7 +74,7 @@ pub(super) struct HitBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     metadata: Option<Map<String, Value>>,
-    /// The passage vector.
+    /// The passage vector; of a document in several pieces (`chunks`) that of the best one, which gave the score.
     #[serde(skip_serializing_if = "Option::is_none")]
     vector: Option<Vec<f32>>,
 }

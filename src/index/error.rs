@@ -31,6 +31,14 @@ pub enum Error {
         /// Its length.
         length: f32,
     },
+    /// A document's key, or the number of its vectors, is larger than an index can tell apart.
+    #[error(
+        "key {key} stands for too many vectors, or is too large: keys are below 2^48 and have at most 65,536 vectors"
+    )]
+    Key {
+        /// The document's key.
+        key: u64,
+    },
     /// usearch failed.
     #[error("the HNSW graph failed to {action}: {reason}")]
     Graph {

@@ -17,23 +17,36 @@ pub(super) fn by_score(a: &Neighbour, b: &Neighbour) -> Ordering {
     b.score.total_cmp(&a.score).then(a.key.cmp(&b.key))
 }
 
-/// The `k` nearest of all vectors in a snapshot for each query; `queries` is [n, dimension].
+/// The vectors of some documents at one moment.
+pub(super) struct Snapshot {
+    pub(super) blocks: Vec<Arc<Block>>,
+    /// The most vectors that a document has.
+    pub(super) most: usize,
+}
+
+/// The `k` nearest documents of a snapshot for each query; `queries` is [n, dimension].
 pub(super) fn search(
     top_k: &mut TopK,
     dimension: usize,
-    blocks: &[Arc<Block>],
+    snapshot: &Snapshot,
     queries: &[f32],
     k: usize,
     filter: Option<&RoaringTreemap>,
 ) -> Result<Vec<Vec<Neighbour>>, Error> {
+    let Snapshot { blocks, most } = snapshot;
+    // Above the best vector of one of the `k` best documents stand vectors of fewer than `k` others.
+    let rows = k.saturating_mul(*most);
     let mut results = Vec::with_capacity(queries.len() / dimension);
     for queries in queries.chunks(QUERIES * dimension) {
         let mut best: Vec<Vec<Neighbour>> = vec![Vec::new(); queries.len() / dimension];
         let mut compare = |block: &Block| -> Result<(), Error> {
-            top_k.run(queries, &block.data, k, |query, row, score| {
-                best[query].push(Neighbour { key: block.keys[row], score });
+            top_k.run(queries, &block.data, rows, |query, row, score| {
+                best[query].push(Neighbour::new(block.keys[row], score));
             })?;
             for neighbours in &mut best {
+                if *most > 1 {
+                    best_of_each(neighbours);
+                }
                 neighbours.sort_unstable_by(by_score);
                 neighbours.truncate(k);
             }
@@ -48,7 +61,13 @@ pub(super) fn search(
     Ok(results)
 }
 
-/// Hands the vectors whose keys `filter` holds to `compare`, in blocks of their own.
+/// Leaves of each document its best vector.
+fn best_of_each(neighbours: &mut Vec<Neighbour>) {
+    neighbours.sort_unstable_by(|a, b| a.key.cmp(&b.key).then(b.score.total_cmp(&a.score)).then(a.chunk.cmp(&b.chunk)));
+    neighbours.dedup_by_key(|neighbour| neighbour.key);
+}
+
+/// Hands the vectors of the documents that `filter` holds to `compare`, in blocks of their own.
 fn gathered(
     blocks: &[Arc<Block>],
     dimension: usize,
@@ -58,7 +77,7 @@ fn gathered(
     let mut chosen = Block::default();
     for block in blocks {
         for (key, vector) in block.keys.iter().zip(block.data.chunks_exact(dimension)) {
-            if filter.contains(*key) {
+            if filter.contains(key.sequence()) {
                 chosen.keys.push(*key);
                 chosen.data.extend_from_slice(vector);
             }

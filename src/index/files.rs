@@ -13,12 +13,15 @@ use safetensors::tensor::View;
 use safetensors::{Dtype, SafeTensors};
 
 use super::graph::Graph;
+use super::key::Key;
 use super::vectors::Vectors;
 use super::{Error, Index, IndexOptions};
 use crate::onnx::Runtime;
 use crate::settings::{Similarity, VectorType};
 
-/// The file of the vectors: `vectors` F32 or F16 `[n, dimension]`, `sequences` U64 `[n]` and `unreached` U64 `[m]`.
+/// The file of the vectors: `vectors` F32 or F16 `[n, dimension]`, `sequences` U64 `[n]` and `unreached` U64 `[m]`. A
+/// document of several pieces has as many rows one after the other; `unreached` has a piece's number, from 0, in the
+/// upper 16 bits.
 pub const VECTORS_FILE: &str = "vectors.safetensors";
 /// The file of the graph.
 pub const GRAPH_FILE: &str = "index.usearch";
@@ -60,17 +63,28 @@ impl Index {
     /// # Errors
     /// A file that cannot be written: a full disk, a folder that is gone.
     pub fn save(&self, vectors_file: &Path, graph_file: &Path) -> Result<(), Error> {
-        let blocks = self.read_vectors().blocks.clone();
-        let count: usize = blocks.iter().map(|block| block.keys.len()).sum();
-        let values = blocks.iter().flat_map(|block| block.data.iter());
+        let (blocks, is_chunked) = {
+            let vectors = self.read_vectors();
+            (vectors.blocks.clone(), vectors.is_chunked())
+        };
+        let mut rows: Vec<(Key, &[f32])> = blocks
+            .iter()
+            .flat_map(|block| block.keys.iter().copied().zip(block.data.chunks_exact(self.dimension)))
+            .collect();
+        if is_chunked {
+            // Removals leave rows in any order, and a piece's number is told by its place.
+            rows.sort_unstable_by_key(|(key, _)| (key.sequence(), key.chunk()));
+        }
+        let values = rows.iter().flat_map(|(_, vector)| vector.iter());
         let (dtype, bytes) = match self.options.vectors {
             VectorType::F32 => (Dtype::F32, values.flat_map(|value| value.to_le_bytes()).collect()),
             VectorType::F16 => (Dtype::F16, values.flat_map(|value| f16::from_f32(*value).to_le_bytes()).collect()),
         };
+        let unreached = self.unreached.read().unwrap_or_else(PoisonError::into_inner).clone();
         let columns = [
-            ("vectors", Column { dtype, shape: vec![count, self.dimension], bytes }),
-            ("sequences", Column::of_keys(blocks.iter().flat_map(|block| block.keys.iter().copied()))),
-            ("unreached", Column::of_keys(self.unreached().iter())),
+            ("vectors", Column { dtype, shape: vec![rows.len(), self.dimension], bytes }),
+            ("sequences", Column::of_keys(rows.iter().map(|(key, _)| key.sequence()))),
+            ("unreached", Column::of_keys(unreached.iter())),
         ];
         let failed = |file: &Path, reason: String| Error::File { file: file.to_path_buf(), reason };
         safetensors::serialize_to_file(columns, None, vectors_file)
@@ -128,11 +142,14 @@ fn read_vectors(file: &Path, dimension: usize) -> Result<(Vectors, RoaringTreema
     let width = if values.dtype() == Dtype::F32 { 4 } else { 2 };
     let mut vectors = Vectors::new(dimension);
     let mut row = Vec::with_capacity(dimension);
-    for (key, bytes) in keys(sequences.data()).zip(values.data().chunks_exact(width * dimension)) {
+    for ((sequence, key), bytes) in
+        Key::number(keys(sequences.data())).zip(values.data().chunks_exact(width * dimension))
+    {
         row.clear();
         row.extend(bytes.chunks_exact(width).map(decode));
+        let key = key.ok_or_else(|| refuse(Error::Key { key: sequence }.to_string()))?;
         if !vectors.push(key, &row) {
-            return Err(refuse(format!("sequence {key} stands twice")));
+            return Err(refuse(format!("sequence {sequence} stands in two places")));
         }
     }
     let unreached = tensors.tensor("unreached").map_err(|error| refuse(error.to_string()))?;

@@ -1,16 +1,21 @@
 //! Vectors in, neighbours out: HNSW (usearch) and exact.
 //!
 //! The graph proposes, the vectors decide: whatever the graph's quantisation, every score that leaves the room is the
-//! inner product of the full vectors, so that both ways of searching give a document the same score.
+//! inner product of the full vectors, so that both ways of searching give a document the same score. A document may have
+//! several vectors; the best of them scores it (MaxP).
 
 mod error;
 mod exact;
 mod files;
 mod graph;
+mod key;
 mod reach;
 mod saved;
+mod search;
 mod searcher;
 mod slots;
+#[cfg(test)]
+mod tests;
 mod vectors;
 
 pub use error::Error;

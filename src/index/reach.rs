@@ -10,6 +10,7 @@ use rayon::prelude::*;
 use roaring::RoaringTreemap;
 
 use super::graph::Graph;
+use super::key::Key;
 use super::searcher::dot;
 use super::{Error, Index};
 
@@ -36,13 +37,14 @@ impl Index {
         Ok(())
     }
 
-    /// Documents that only the list beside the graph finds.
+    /// Documents with a vector that only the list beside the graph finds.
     pub fn unreached(&self) -> RoaringTreemap {
-        self.unreached.read().unwrap_or_else(PoisonError::into_inner).clone()
+        let unreached = self.unreached.read().unwrap_or_else(PoisonError::into_inner);
+        unreached.iter().map(|key| Key::from_raw(key).sequence()).collect()
     }
 
     /// Notes those of some vectors that the graph does not reach.
-    pub(super) fn note_unreached(&self, graph: &Graph, rows: &[(u64, &[f32])]) -> Result<(), Error> {
+    pub(super) fn note_unreached(&self, graph: &Graph, rows: &[(Key, &[f32])]) -> Result<(), Error> {
         let found = self.unreached_of(graph, rows)?;
         if !found.is_empty() {
             self.unreached.write().unwrap_or_else(PoisonError::into_inner).extend(found);
@@ -50,10 +52,10 @@ impl Index {
         Ok(())
     }
 
-    fn unreached_of(&self, graph: &Graph, rows: &[(u64, &[f32])]) -> Result<Vec<u64>, Error> {
-        let missing = |(key, vector): &(u64, &[f32])| match self.reaches(graph, *key, vector) {
+    fn unreached_of(&self, graph: &Graph, rows: &[(Key, &[f32])]) -> Result<Vec<u64>, Error> {
+        let missing = |(key, vector): &(Key, &[f32])| match self.reaches(graph, *key, vector) {
             Ok(true) => None,
-            Ok(false) => Some(Ok(*key)),
+            Ok(false) => Some(Ok(key.raw())),
             Err(error) => Some(Err(error)),
         };
         if rows.len() < 32 {
@@ -64,14 +66,17 @@ impl Index {
     }
 
     /// Whether a search for a vector finds it, or as many others that score no worse as it looks at.
-    fn reaches(&self, graph: &Graph, key: u64, vector: &[f32]) -> Result<bool, Error> {
+    fn reaches(&self, graph: &Graph, key: Key, vector: &[f32]) -> Result<bool, Error> {
         let vectors = self.read_vectors();
-        let found = graph.search(vector, CANDIDATES, Some(&|key| vectors.contains(key)))?;
-        if found.contains(&key) {
+        let found = graph.search(vector, CANDIDATES, Some(&|key| vectors.contains(Key::from_raw(key))))?;
+        if found.contains(&key.raw()) {
             return Ok(true);
         }
         let own = dot(vector, vector);
-        let worse = |other: &u64| vectors.get(*other).is_none_or(|other| dot(vector, other) < own - TIE * own.abs());
+        let worse = |other: &u64| {
+            let other = vectors.get(Key::from_raw(*other));
+            other.is_none_or(|other| dot(vector, other) < own - TIE * own.abs())
+        };
         Ok(found.len() == CANDIDATES && !found.iter().any(worse))
     }
 }

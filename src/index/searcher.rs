@@ -1,14 +1,15 @@
 //! The index: a graph and the vectors behind it, changed and searched together.
 
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Mutex, PoisonError, RwLock};
 
 use rayon::prelude::*;
 use roaring::RoaringTreemap;
 
+use super::Error;
 use super::graph::Graph;
+use super::key::Key;
 use super::vectors::Vectors;
-use super::{Error, exact};
-use crate::onnx::{BLOCK_ROWS, Runtime, TopK};
+use crate::onnx::{Runtime, TopK};
 use crate::settings::{Quantization, Settings, Similarity, VectorType};
 
 /// Share of removed vectors, in percent of those there, past which the graph is worth building anew.
@@ -47,16 +48,26 @@ impl From<&Settings> for IndexOptions {
     }
 }
 
-/// A key and how near it is.
+/// A document and how near it is.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Neighbour {
     /// The document's sequence number.
     pub key: u64,
-    /// The inner product, or the cosine.
+    /// Which of its pieces is the nearest, from 0.
+    pub chunk: u16,
+    /// The inner product, or the cosine, of that piece.
     pub score: f32,
 }
 
-/// Vectors by key, searched by many threads while others add and remove.
+impl Neighbour {
+    pub(super) fn new(key: Key, score: f32) -> Self {
+        Self { key: key.sequence(), chunk: key.chunk(), score }
+    }
+}
+
+/// Vectors by document, searched by many threads while others add and remove.
+///
+/// A document's key is its sequence number. It has one vector, or one for each of its pieces; the best scores it.
 #[derive(Debug)]
 pub struct Index {
     pub(super) dimension: usize,
@@ -64,9 +75,9 @@ pub struct Index {
     pub(super) options: IndexOptions,
     pub(super) graph: RwLock<Graph>,
     pub(super) vectors: RwLock<Vectors>,
-    /// Keys that the graph holds but does not reach; every search scores them exactly.
+    /// Raw keys of vectors that the graph holds but does not reach; every search scores them exactly.
     pub(super) unreached: RwLock<RoaringTreemap>,
-    top_k: Mutex<TopK>,
+    pub(super) top_k: Mutex<TopK>,
 }
 
 impl Index {
@@ -114,9 +125,9 @@ impl Index {
         self.similarity
     }
 
-    /// Vectors in the index.
+    /// Documents in the index.
     pub fn count(&self) -> usize {
-        self.read_vectors().len()
+        self.read_vectors().documents()
     }
 
     /// Bytes of memory that graph and vectors take.
@@ -124,18 +135,19 @@ impl Index {
         self.read_graph().bytes() + self.read_vectors().bytes()
     }
 
-    /// A vector as it is compared: of length 1 where the similarity is the cosine.
-    pub fn vector(&self, key: u64) -> Option<Vec<f32>> {
-        self.read_vectors().get(key).map(<[f32]>::to_vec)
+    /// The vector of a document's piece as it is compared: of length 1 where the similarity is the cosine.
+    pub fn vector(&self, key: u64, chunk: u16) -> Option<Vec<f32>> {
+        self.read_vectors().get(Key::new(key, chunk)?).map(<[f32]>::to_vec)
     }
 
-    /// Adds vectors, found by search when it returns; keys that are there already are passed over.
+    /// Adds documents, found by search when it returns. Vectors whose key is the same and that stand next to each other
+    /// are the pieces of one document, in their order. Documents that are there already are passed over.
     ///
     /// # Errors
     /// A vector that does not fit or is not finite, a graph that cannot take it: then none of the call is added.
     pub fn add(&self, keys: &[u64], vectors: &[Vec<f32>]) -> Result<(), Error> {
         let prepared = self.add_unverified(keys, vectors)?;
-        let rows: Vec<(u64, &[f32])> = keys.iter().copied().zip(prepared.iter().map(Vec::as_slice)).collect();
+        let rows: Vec<(Key, &[f32])> = numbered(keys)?.into_iter().zip(prepared.iter().map(Vec::as_slice)).collect();
         self.note_unreached(&self.read_graph(), &rows)
     }
 
@@ -147,22 +159,27 @@ impl Index {
     pub fn add_unverified(&self, keys: &[u64], vectors: &[Vec<f32>]) -> Result<Vec<Vec<f32>>, Error> {
         let prepared: Vec<Vec<f32>> =
             keys.iter().zip(vectors).map(|(&key, vector)| self.prepare(key, vector)).collect::<Result<_, _>>()?;
+        let keys = numbered(keys)?;
         let graph = self.read_graph();
         graph.reserve(keys.len())?;
-        let fresh: Vec<bool> = {
+        let rows = keys.iter().copied().zip(prepared.iter().map(Vec::as_slice));
+        let rows: Vec<(Key, &[f32])> = {
             let mut stored = self.vectors.write().unwrap_or_else(PoisonError::into_inner);
-            keys.iter().zip(&prepared).map(|(&key, vector)| stored.push(key, vector)).collect()
+            let mut is_new = false;
+            rows.filter(|(key, vector)| {
+                // The first piece decides for those that follow it.
+                is_new = (key.is_first() || is_new) && stored.push(*key, vector);
+                is_new
+            })
+            .collect()
         };
-        let rows = keys.iter().zip(&prepared).zip(&fresh);
-        let rows: Vec<_> =
-            rows.filter(|(_, fresh)| **fresh).map(|((key, vector), _)| (*key, vector.as_slice())).collect();
         let added = add_to(&graph, &rows);
         if added.is_err() {
             // A vector that the graph does not hold would never be found, and never be added again.
-            for (&key, _) in keys.iter().zip(&fresh).filter(|(_, fresh)| **fresh) {
+            for (key, _) in &rows {
                 // The failure of the addition is the one to tell; a key that the graph never took is no matter.
-                let _ = graph.remove(key);
-                self.vectors.write().unwrap_or_else(PoisonError::into_inner).remove(key);
+                let _ = graph.remove(key.raw());
+                self.vectors.write().unwrap_or_else(PoisonError::into_inner).remove(*key);
             }
         }
         added.map(|()| prepared)
@@ -176,103 +193,31 @@ impl Index {
         vectors.iter().zip(0..).try_for_each(|(vector, place)| self.prepare(place, vector).map(drop))
     }
 
-    /// Removes vectors; keys that are not there are passed over. A key that was removed is never added again.
+    /// Removes documents with all their vectors; keys that are not there are passed over. A key that was removed is never
+    /// added again.
     ///
     /// Their nodes stay in the graph, where walks go through them but never end at them, until it is rebuilt.
     pub fn remove(&self, keys: &[u64]) {
         let mut vectors = self.vectors.write().unwrap_or_else(PoisonError::into_inner);
         let mut unreached = self.unreached.write().unwrap_or_else(PoisonError::into_inner);
         for &key in keys {
-            vectors.remove(key);
-            unreached.remove(key);
+            let mut pieces = (0..=u16::MAX).map_while(|chunk| Key::new(key, chunk));
+            while let Some(piece) = pieces.next().filter(|piece| vectors.remove(*piece)) {
+                unreached.remove(piece.raw());
+            }
         }
     }
 
     /// Nodes of the graph whose vectors were removed.
     fn removed(&self) -> usize {
         let nodes = self.read_graph().len();
-        nodes.saturating_sub(self.count())
-    }
-
-    /// The `k` nearest that the graph finds while it keeps `expansion` candidates, best first.
-    ///
-    /// A filter that few documents match is answered by exact search over them, never by walking the graph in vain;
-    /// so is one for which the graph comes back with too few.
-    ///
-    /// # Errors
-    /// A query of another size or not finite; what usearch says.
-    pub fn search(
-        &self,
-        query: &[f32],
-        k: usize,
-        expansion: usize,
-        filter: Option<&RoaringTreemap>,
-    ) -> Result<Vec<Neighbour>, Error> {
-        let count = self.count();
-        let matching = filter.map_or(count, |filter| usize::try_from(filter.len()).unwrap_or(usize::MAX));
-        let selective =
-            filter.is_some() && matching.saturating_mul(100) <= count.saturating_mul(self.options.filter_exact_percent);
-        if selective || k >= matching {
-            return Ok(self.exact(std::slice::from_ref(&query), k, filter)?.pop().unwrap_or_default());
-        }
-        let query = self.prepare(0, query)?;
-        // The graph ranks by coarser vectors: a few more than asked for, so that a deep page loses none at its end.
-        let candidates = expansion.max(k.saturating_add(k / 8));
-        let mut found: Vec<Neighbour> = {
-            let graph = self.read_graph();
-            let vectors = self.read_vectors();
-            let wanted = |key: u64| filter.is_none_or(|filter| filter.contains(key)) && vectors.contains(key);
-            let every_node = filter.is_none() && graph.len() == vectors.len();
-            let mut keys = graph.search(&query, candidates, if every_node { None } else { Some(&wanted) })?;
-            let unreached = self.unreached.read().unwrap_or_else(PoisonError::into_inner);
-            let walked = keys.len();
-            keys.extend(unreached.iter().filter(|key| wanted(*key)));
-            if keys.len() > walked {
-                // One that only this query reaches is there twice.
-                keys.sort_unstable();
-                keys.dedup();
-            }
-            let scored = |key| vectors.get(key).map(|vector| Neighbour { key, score: dot(&query, vector) });
-            keys.into_iter().filter_map(scored).collect()
-        };
-        if found.len() < k {
-            return Ok(self.exact(&[&query], k, filter)?.pop().unwrap_or_default());
-        }
-        found.sort_unstable_by(exact::by_score);
-        found.truncate(k);
-        Ok(found)
-    }
-
-    /// The `k` nearest of all vectors, or of those that `filter` holds, for each query; best first.
-    ///
-    /// # Errors
-    /// A query of another size or not finite; what the runtime says.
-    pub fn exact<Q: AsRef<[f32]>>(
-        &self,
-        queries: &[Q],
-        k: usize,
-        filter: Option<&RoaringTreemap>,
-    ) -> Result<Vec<Vec<Neighbour>>, Error> {
-        let mut rows = Vec::with_capacity(queries.len() * self.dimension);
-        for query in queries {
-            rows.extend(self.prepare(0, query.as_ref())?);
-        }
-        let (blocks, filter) = {
-            let vectors = self.read_vectors();
-            match filter {
-                // Few documents: they are looked up, the rest is not even touched.
-                Some(filter) if filter.len() <= BLOCK_ROWS as u64 => (vec![Arc::new(vectors.gather(filter))], None),
-                _ => (vectors.blocks.clone(), filter),
-            }
-        };
-        let mut top_k = self.top_k.lock().unwrap_or_else(PoisonError::into_inner);
-        exact::search(&mut top_k, self.dimension, &blocks, &rows, k, filter)
+        nodes.saturating_sub(self.read_vectors().len())
     }
 
     /// Whether so many vectors were removed that the graph finds less than it should.
     pub fn wants_rebuild(&self) -> bool {
         let removed = self.removed();
-        removed >= 1000 && removed * 100 > self.count() * REBUILD_PERCENT
+        removed >= 1000 && removed * 100 > self.read_vectors().len() * REBUILD_PERCENT
     }
 
     /// Builds the graph anew from the vectors, without the traces of removals. Searches go on with the old one;
@@ -301,7 +246,7 @@ impl Index {
     }
 
     /// A vector checked and, for the cosine, brought to length 1.
-    fn prepare(&self, key: u64, vector: &[f32]) -> Result<Vec<f32>, Error> {
+    pub(super) fn prepare(&self, key: u64, vector: &[f32]) -> Result<Vec<f32>, Error> {
         if vector.len() != self.dimension {
             return Err(Error::Dimension { got: vector.len(), wanted: self.dimension });
         }
@@ -320,9 +265,14 @@ impl Index {
     }
 }
 
+/// The keys of vectors under these sequences.
+fn numbered(sequences: &[u64]) -> Result<Vec<Key>, Error> {
+    Key::number(sequences.iter().copied()).map(|(sequence, key)| key.ok_or(Error::Key { key: sequence })).collect()
+}
+
 /// Adds vectors to a graph with room for them, many at once where the graph is large enough for it.
-fn add_to(graph: &Graph, rows: &[(u64, &[f32])]) -> Result<(), Error> {
-    let add = |(key, vector): &(u64, &[f32])| graph.add(*key, vector);
+fn add_to(graph: &Graph, rows: &[(Key, &[f32])]) -> Result<(), Error> {
+    let add = |(key, vector): &(Key, &[f32])| graph.add(key.raw(), vector);
     let at_once =
         if rows.len() < LEAST_PARALLEL { 0 } else { rows.len().saturating_sub(FIRST.saturating_sub(graph.len())) };
     let (first, rest) = rows.split_at(rows.len() - at_once);

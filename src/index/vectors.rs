@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use roaring::RoaringTreemap;
 
+use super::key::Key;
 use crate::onnx::BLOCK_ROWS;
 
 /// Rows of keys and vectors.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Block {
-    pub(super) keys: Vec<u64>,
+    pub(super) keys: Vec<Key>,
     /// [keys, dimension], row-major.
     pub(super) data: Vec<f32>,
 }
@@ -20,41 +21,62 @@ pub(super) struct Block {
 pub(super) struct Vectors {
     dimension: usize,
     pub(super) blocks: Vec<Arc<Block>>,
-    rows: HashMap<u64, usize>,
+    rows: HashMap<Key, usize>,
+    documents: usize,
+    most: usize,
 }
 
 impl Vectors {
     pub(super) fn new(dimension: usize) -> Self {
-        Self { dimension, blocks: Vec::new(), rows: HashMap::new() }
+        Self { dimension, blocks: Vec::new(), rows: HashMap::new(), documents: 0, most: 1 }
     }
 
     pub(super) fn len(&self) -> usize {
         self.rows.len()
     }
 
-    pub(super) fn contains(&self, key: u64) -> bool {
+    /// Documents, each of one or several vectors.
+    pub(super) fn documents(&self) -> usize {
+        self.documents
+    }
+
+    /// Whether a document has several vectors.
+    pub(super) fn is_chunked(&self) -> bool {
+        self.documents != self.rows.len()
+    }
+
+    /// The most vectors that a document ever had.
+    pub(super) fn most(&self) -> usize {
+        self.most
+    }
+
+    pub(super) fn contains(&self, key: Key) -> bool {
         self.rows.contains_key(&key)
     }
 
-    pub(super) fn get(&self, key: u64) -> Option<&[f32]> {
+    pub(super) fn get(&self, key: Key) -> Option<&[f32]> {
         let row = *self.rows.get(&key)?;
         self.blocks.get(row / BLOCK_ROWS)?.data.chunks_exact(self.dimension).nth(row % BLOCK_ROWS)
     }
 
-    /// The vectors of some keys, in a block of their own; keys that are not there are passed over.
-    pub(super) fn gather(&self, keys: &RoaringTreemap) -> Block {
+    /// The vectors of a document, piece by piece.
+    pub(super) fn pieces(&self, sequence: u64) -> impl Iterator<Item = (Key, &[f32])> {
+        let key = move |chunk| Key::new(sequence, chunk);
+        (0..=u16::MAX).map_while(move |chunk| key(chunk).and_then(|key| Some((key, self.get(key)?))))
+    }
+
+    /// The vectors of some documents, in a block of their own; those that are not there are passed over.
+    pub(super) fn gather(&self, sequences: &RoaringTreemap) -> Block {
         let mut chosen = Block::default();
-        for key in keys {
-            if let Some(vector) = self.get(key) {
-                chosen.keys.push(key);
-                chosen.data.extend_from_slice(vector);
-            }
+        for (key, vector) in sequences.iter().flat_map(|sequence| self.pieces(sequence)) {
+            chosen.keys.push(key);
+            chosen.data.extend_from_slice(vector);
         }
         chosen
     }
 
     /// Appends a vector; a key that is there already keeps its old one and false comes back.
-    pub(super) fn push(&mut self, key: u64, vector: &[f32]) -> bool {
+    pub(super) fn push(&mut self, key: Key, vector: &[f32]) -> bool {
         let row = self.len();
         if self.rows.contains_key(&key) {
             return false;
@@ -68,12 +90,15 @@ impl Vectors {
             block.data.extend_from_slice(vector);
         }
         self.rows.insert(key, row);
+        self.documents += usize::from(key.is_first());
+        self.most = self.most.max(usize::from(key.chunk()) + 1);
         true
     }
 
     /// Removes a vector: the last one moves into its row.
-    pub(super) fn remove(&mut self, key: u64) -> bool {
+    pub(super) fn remove(&mut self, key: Key) -> bool {
         let Some(row) = self.rows.remove(&key) else { return false };
+        self.documents -= usize::from(key.is_first());
         let last = self.rows.len();
         let Some(block) = self.blocks.get_mut(last / BLOCK_ROWS) else { return false };
         let block = Arc::make_mut(block);
@@ -110,12 +135,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn vectors_behave_like_a_map(steps in prop::collection::vec((any::<bool>(), 0_u64..40), 0..200)) {
+        fn vectors_behave_like_a_map(steps in prop::collection::vec((any::<bool>(), 0_u64..20, 0_u16..2), 0..200)) {
             let mut vectors = Vectors::new(2);
             let mut model = BTreeMap::new();
-            for (step, (add, key)) in steps.into_iter().enumerate() {
+            for (step, (add, sequence, chunk)) in steps.into_iter().enumerate() {
+                let key = Key::new(sequence, chunk).unwrap();
                 if add {
-                    let vector = vec![step as f32, key as f32];
+                    let vector = vec![step as f32, sequence as f32];
                     prop_assert_eq!(vectors.push(key, &vector), !model.contains_key(&key));
                     model.entry(key).or_insert(vector);
                 } else {
@@ -123,10 +149,11 @@ mod tests {
                 }
             }
             prop_assert_eq!(vectors.len(), model.len());
+            prop_assert_eq!(vectors.documents(), model.keys().filter(|key| key.is_first()).count());
             for (key, vector) in &model {
                 prop_assert_eq!(vectors.get(*key), Some(vector.as_slice()));
             }
-            let mut stored: Vec<u64> = vectors.blocks.iter().flat_map(|block| block.keys.clone()).collect();
+            let mut stored: Vec<Key> = vectors.blocks.iter().flat_map(|block| block.keys.clone()).collect();
             stored.sort_unstable();
             prop_assert_eq!(stored, model.keys().copied().collect::<Vec<_>>());
         }
@@ -135,11 +162,12 @@ mod tests {
     #[test]
     fn a_snapshot_keeps_what_it_saw() {
         let mut vectors = Vectors::new(1);
-        vectors.push(1, &[1.0]);
-        vectors.push(2, &[2.0]);
+        let [one, two] = [1, 2].map(|sequence| Key::new(sequence, 0).unwrap());
+        vectors.push(one, &[1.0]);
+        vectors.push(two, &[2.0]);
         let snapshot = vectors.blocks.clone();
-        vectors.remove(1);
-        assert_eq!(snapshot[0].keys, [1, 2]);
-        assert_eq!(vectors.blocks[0].keys, [2]);
+        vectors.remove(one);
+        assert_eq!(snapshot[0].keys, [one, two]);
+        assert_eq!(vectors.blocks[0].keys, [two]);
     }
 }
