@@ -408,6 +408,12 @@ mod tests {
         let error = Settings::load(Some(&file), &[]).unwrap_err().to_string();
         assert!(error.contains("2 to 512"), "{error}");
 
+        for chunks in ["0", "257"] {
+            std::fs::write(&file, format!("chunks = {chunks}\n")).unwrap();
+            let error = Settings::load(Some(&file), &[]).unwrap_err().to_string();
+            assert!(error.contains("chunks") && error.contains("1 to 256"), "{error}");
+        }
+
         for share in ["-0.1", "1.5", "nan"] {
             std::fs::write(&file, format!("feedback_dev_share = {share}\n")).unwrap();
             let error = Settings::load(Some(&file), &[]).unwrap_err().to_string();

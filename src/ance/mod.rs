@@ -5,6 +5,8 @@
 //! as if it had not been.
 
 mod answers;
+#[cfg(test)]
+mod chunk_tests;
 mod data;
 mod error;
 mod event;

@@ -203,7 +203,10 @@ mod tests {
             whole.chunks(10).take(3).map(|window| [&[first], window, &[last]].concat()).collect();
         assert_eq!(found, wanted);
         assert_eq!(pieces(&checkpoint(1, ""), 12, &text), wanted[..1]);
-        let cut = TextEncoder::open(&checkpoint(3, ""), 12).unwrap().tokenize(&[text.clone()], Side::Passage).unwrap();
+        let cut = TextEncoder::open(&checkpoint(3, ""), 12)
+            .unwrap()
+            .tokenize(std::slice::from_ref(&text), Side::Passage)
+            .unwrap();
         assert_eq!(cut, wanted[..1], "a text that is no document stays one");
 
         // Shorter pieces, as in training, begin at the same places.

@@ -5,6 +5,8 @@
 
 mod build;
 mod catch_up;
+#[cfg(test)]
+mod chunk_tests;
 mod error;
 mod fallback;
 mod folder;

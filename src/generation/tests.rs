@@ -9,21 +9,21 @@ use crate::settings::{Quantization, Settings, Similarity};
 use crate::telemetry::Metrics;
 
 /// Waits for an answer.
-fn done<F: Future>(future: F) -> F::Output {
+pub(super) fn done<F: Future>(future: F) -> F::Output {
     tokio::runtime::Runtime::new().unwrap().block_on(future)
 }
 
-fn machine(change: impl FnOnce(&mut Settings)) -> Machine {
+pub(super) fn machine(change: impl FnOnce(&mut Settings)) -> Machine {
     let mut settings = Settings::default();
     change(&mut settings);
     Machine::new(&settings, std::sync::Arc::new(Metrics::new().unwrap())).unwrap()
 }
 
-fn document(id: &str, text: &str) -> Document {
+pub(super) fn document(id: &str, text: &str) -> Document {
     Document { id: id.into(), title: String::new(), text: text.into(), metadata: serde_json::Map::new() }
 }
 
-fn retriever(folder: &Path, machine: &Machine) -> Retriever {
+pub(super) fn retriever(folder: &Path, machine: &Machine) -> Retriever {
     retriever_of("bert-mean", folder, machine)
 }
 
@@ -129,7 +129,7 @@ fn fixture(checkpoint: &str) -> std::path::PathBuf {
 }
 
 /// Builds a further generation of another model and dimension.
-fn build_another(retriever: &Retriever, machine: &Machine, parent: Option<u64>, standing: Standing) -> u64 {
+pub(super) fn build_another(retriever: &Retriever, machine: &Machine, parent: Option<u64>, standing: Standing) -> u64 {
     let number = build(&retriever.data, &fixture("roberta-ance"), parent, machine, &mut |_| {}).unwrap();
     let folder = retriever.data.generation(number);
     let mut manifest = Manifest::read(&folder).unwrap();

@@ -1,0 +1,145 @@
+//! Documents of several pieces in training: what is read, mined and learnt.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends by panicking")]
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::Source as _;
+use super::data::{Lengths, TrainingData};
+use super::inference::Vectors;
+use super::negatives::{Candidates, Mining};
+use super::visits::Visits;
+use crate::corpus::{Document, Judgment, Query, Source, Split, Store};
+use crate::encoder::{Checkpoint, Encoder, EncoderOptions, Overrides, Side};
+use crate::onnx::{
+    Adam, Batch, Example, Loss, Objective, Optimizer, Placement, Runtime, TrainingOptions, TrainingPrecision,
+    TrainingSession,
+};
+use crate::settings::{Negatives, Settings};
+use crate::telemetry::Metrics;
+
+const LENGTHS: Lengths = Lengths { query: 16, passage: 12 };
+const SCALE: f32 = 5.0;
+
+fn folder() -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/reference/bert-mean")
+}
+
+fn overrides(chunks: usize) -> Overrides {
+    Overrides { max_seq_length: Some(16), chunks: Some(chunks), ..Overrides::default() }
+}
+
+fn encoder() -> Encoder {
+    let options = EncoderOptions::from(&Settings::default());
+    Encoder::open(&folder(), &options, &Runtime::load(None, 0).unwrap(), &Arc::new(Metrics::new().unwrap())).unwrap()
+}
+
+/// Documents of one piece and of several, and a query for each of the first six.
+fn data(chunks: usize) -> TrainingData {
+    let store = tempfile::tempdir().unwrap();
+    let store = Store::open(store.path()).unwrap();
+    let known = ["dense", "retrieval", "checkpoint", "training", "model", "query", "passage", "negative", "document"];
+    let text = |at: usize, count: usize| {
+        (0..count).map(|word| known[(at * 2 + word * (1 + at % 4)) % known.len()]).collect::<Vec<_>>().join(" ")
+    };
+    let document = |at: usize| Document {
+        id: format!("d{at}"),
+        title: String::new(),
+        text: text(at, 4 + at * 5),
+        metadata: serde_json::Map::new(),
+    };
+    store.write(&(0..9).map(document).collect::<Vec<_>>()).unwrap();
+    let query = |at: usize| Query { id: format!("q{at}"), text: text(at + 3, 4), answers: Vec::new() };
+    store.write_queries(&(0..6).map(query).collect::<Vec<_>>()).unwrap();
+    let judgment = |at: usize| Judgment {
+        query: format!("q{at}"),
+        document: format!("d{at}"),
+        grade: 1,
+        split: if at < 4 { Split::Train } else { Split::Dev },
+        source: Source::File,
+    };
+    store.write_judgments(&(0..6).map(judgment).collect::<Vec<_>>()).unwrap();
+    TrainingData::read(&store, &Checkpoint::open(&folder(), &overrides(chunks)).unwrap(), LENGTHS).unwrap()
+}
+
+/// The vectors of some texts, encoded one by one.
+fn vectors(encoder: &Encoder, texts: &[Vec<u32>]) -> Vec<Vec<f32>> {
+    let one = |ids: &Vec<u32>| encoder.encode_tokens(vec![ids.clone()], Side::Passage).unwrap().vectors.remove(0);
+    texts.iter().map(one).collect()
+}
+
+fn best(query: &[f32], pieces: &[Vec<f32>]) -> f64 {
+    let dot = |piece: &Vec<f32>| query.iter().zip(piece).map(|(a, b)| f64::from(a * b)).sum::<f64>();
+    pieces.iter().map(dot).fold(f64::NEG_INFINITY, f64::max)
+}
+
+#[test]
+fn a_batch_holds_every_piece_and_mining_scores_a_document_by_its_best() {
+    let data = data(2);
+    assert_eq!(data.passages.iter().map(Vec::len).collect::<Vec<_>>(), [1, 1, 1, 2, 2, 2, 2, 2, 2]);
+    // Pieces are cut after the tokens of training, and begin where those of the index do.
+    assert!(data.passages.iter().flatten().all(|piece| piece.len() <= 12));
+    let encoder = encoder();
+    let encoded = Vectors::encode(&encoder, &data, &mut |_, _| Ok(())).unwrap();
+    let runtime = Runtime::load(None, 0).unwrap();
+    let documents: Vec<Vec<Vec<f32>>> = data.passages.iter().map(|pieces| vectors(&encoder, pieces)).collect();
+    for k in [1, 3, 9, 50] {
+        for (query, hits) in data.train.iter().zip(encoded.nearest_to_train(&runtime, k).unwrap()) {
+            let query = vectors(&encoder, std::slice::from_ref(&query.ids)).remove(0);
+            let mut wanted: Vec<f64> = documents.iter().map(|pieces| best(&query, pieces)).collect();
+            for (number, score) in &hits {
+                assert!((f64::from(*score) - wanted[*number as usize]).abs() < 1e-4);
+            }
+            wanted.sort_by(|a, b| b.total_cmp(a));
+            assert_eq!(hits.len(), k.min(9));
+            assert!(hits.iter().zip(&wanted).all(|(hit, wanted)| (f64::from(hit.1) - wanted).abs() < 1e-4));
+        }
+    }
+    assert!(encoded.measure_dev(&runtime, &data).unwrap().means().count() > 0);
+}
+
+/// The loss by hand, of scores that are maxima over the pieces of a document.
+fn by_hand(batch: &Batch, objective: Objective, encoder: &Encoder) -> f64 {
+    let queries = vectors(encoder, &batch.queries);
+    let documents: Vec<Vec<Vec<f32>>> = batch.documents.iter().map(|pieces| vectors(encoder, pieces)).collect();
+    let score = |query: usize, document: usize| f64::from(SCALE) * best(&queries[query], &documents[document]);
+    let one = |Example { query, positive, negative }: &Example| match objective {
+        Objective::Pairwise => (1.0 + (score(*query, negative.unwrap()) - score(*query, *positive)).exp()).ln(),
+        Objective::InBatch => {
+            let others = (0..documents.len())
+                .filter(|document| document == positive || !batch.judged.contains(&(*query, *document)));
+            let sum: f64 = others.map(|document| score(*query, document).exp()).sum();
+            sum.ln() - score(*query, *positive)
+        }
+    };
+    batch.examples.iter().map(one).sum::<f64>() / batch.examples.len() as f64
+}
+
+#[test]
+fn a_step_minimises_the_loss_over_best_pieces() {
+    let (data, encoder) = (data(3), encoder());
+    let mining = Mining { negatives: Negatives::Ance, depth: 9, margin: None, per_query: 0, slices: 1 };
+    let runtime = Runtime::load(None, 0).unwrap();
+    let encoded = Vectors::encode(&encoder, &data, &mut |_, _| Ok(())).unwrap();
+    let candidates = Candidates::from_hits(&encoded.nearest_to_train(&runtime, 9).unwrap(), &data, &mining, 1, 0);
+    let batch = Visits::new(&data, &candidates, &mining, 0, 0).batch(0, 4, 1).unwrap();
+    let pieces: Vec<usize> = batch.documents.iter().map(Vec::len).collect();
+    assert!(pieces.contains(&1) && pieces.contains(&3), "documents of one piece and of several: {pieces:?}");
+    for objective in [Objective::Pairwise, Objective::InBatch] {
+        let checkpoint = Checkpoint::open(&folder(), &overrides(3)).unwrap();
+        let (task, weights) = checkpoint.task(Loss { objective, scale: SCALE, chunks: true }).unwrap();
+        let options = TrainingOptions {
+            optimizer: Optimizer::AdamW(Adam::default()),
+            clip: 1.0,
+            precision: TrainingPrecision::Fp32,
+            dropout: None,
+            accumulation: 1,
+        };
+        let mut session = TrainingSession::new(&runtime, Placement::Cpu, &task, weights, options).unwrap();
+        let wanted = by_hand(&batch, objective, &encoder);
+        let losses: Vec<f32> =
+            (1..=8).map(|step| session.step(std::slice::from_ref(&batch), 1e-3, step).unwrap().loss).collect();
+        assert!((f64::from(losses[0]) - wanted).abs() < 1e-4, "{objective:?}: {losses:?}, by hand {wanted}");
+        assert!(losses[7] < losses[0], "{objective:?}: {losses:?}");
+    }
+}
