@@ -80,7 +80,7 @@ fn a_batch_holds_every_piece_and_mining_scores_a_document_by_its_best() {
     // Pieces are cut after the tokens of training, and begin where those of the index do.
     assert!(data.passages.iter().flatten().all(|piece| piece.len() <= 12));
     let encoder = encoder();
-    let encoded = Vectors::encode(&encoder, &data, &mut |_, _| Ok(())).unwrap();
+    let encoded = Vectors::encode(&encoder, &data, &|_| None, &mut |_, _| Ok(())).unwrap();
     let runtime = Runtime::load(None, 0).unwrap();
     let documents: Vec<Vec<Vec<f32>>> = data.passages.iter().map(|pieces| vectors(&encoder, pieces)).collect();
     for k in [1, 3, 9, 50] {
@@ -118,9 +118,17 @@ fn by_hand(batch: &Batch, objective: Objective, encoder: &Encoder) -> f64 {
 #[test]
 fn a_step_minimises_the_loss_over_best_pieces() {
     let (data, encoder) = (data(3), encoder());
-    let mining = Mining { negatives: Negatives::Ance, depth: 9, margin: None, per_query: 0, slices: 1 };
+    let mining = Mining {
+        negatives: Negatives::Ance,
+        depth: 9,
+        margin: None,
+        positive_share: None,
+        skip: 0,
+        per_query: 0,
+        slices: 1,
+    };
     let runtime = Runtime::load(None, 0).unwrap();
-    let encoded = Vectors::encode(&encoder, &data, &mut |_, _| Ok(())).unwrap();
+    let encoded = Vectors::encode(&encoder, &data, &|_| None, &mut |_, _| Ok(())).unwrap();
     let candidates = Candidates::from_hits(&encoded.nearest_to_train(&runtime, 9).unwrap(), &data, &mining, 1, 0);
     let batch = Visits::new(&data, &candidates, &mining, 0, 0).batch(0, 4, 1).unwrap();
     let pieces: Vec<usize> = batch.documents.iter().map(Vec::len).collect();
