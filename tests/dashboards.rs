@@ -97,8 +97,8 @@ fn everything_asks_the_chosen_data_source_and_the_chosen_servers() {
 fn the_compose_file_listens_on_this_machine_only_and_pins_versions() {
     let compose = std::fs::read_to_string(deploy().join("compose.yaml")).unwrap();
     let items = |key: &str| {
-        let head = format!("    {key}:\n");
-        let parts = compose.split(&head).skip(1);
+        let header = format!("    {key}:\n");
+        let parts = compose.split(&header).skip(1);
         let lines = parts.flat_map(|part| part.lines().map_while(|line| line.strip_prefix("      - ")));
         lines.map(str::to_owned).collect::<Vec<_>>()
     };

@@ -3,11 +3,14 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use super::{free_port, root};
+
+/// How long it may take to start; far more than it needs.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The programs: of the machine, or where `make prometheus` puts them; none where they are not there.
 pub fn program(name: &str) -> Option<PathBuf> {
@@ -30,11 +33,10 @@ pub fn promtool(arguments: &[&str], input: &str) -> Result<(), String> {
 pub struct Prometheus {
     child: Child,
     url: String,
-    log: PathBuf,
 }
 
 impl Prometheus {
-    /// Starts it over the configuration file; everything else it writes into `folder`.
+    /// Starts it over the configuration file and waits until it answers; what it writes goes into `folder`.
     pub fn start(configuration: &Path, folder: &Path) -> Self {
         let port = free_port();
         let log = folder.join("prometheus.log");
@@ -46,7 +48,13 @@ impl Prometheus {
             .stderr(std::fs::File::create(&log).unwrap())
             .spawn()
             .unwrap();
-        Self { child, url: format!("http://127.0.0.1:{port}"), log }
+        let prometheus = Self { child, url: format!("http://127.0.0.1:{port}") };
+        let started = Instant::now();
+        while prometheus.now("vector(1)").is_err() {
+            assert!(started.elapsed() < PATIENCE, "{}", std::fs::read_to_string(&log).unwrap());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        prometheus
     }
 
     /// The `data` of an answer of its API; none while it is not there.
@@ -77,10 +85,6 @@ impl Prometheus {
     pub fn rules(&self) -> Vec<Value> {
         let groups = self.ask("rules", &[]).unwrap()["groups"].as_array().unwrap().clone();
         groups.iter().flat_map(|group| group["rules"].as_array().unwrap().clone()).collect()
-    }
-
-    pub fn log(&self) -> String {
-        std::fs::read_to_string(&self.log).unwrap()
     }
 }
 
