@@ -31,6 +31,22 @@ fn metrics_are_there_before_the_first_request_and_move_with_it() {
     for reason in ["queue_full", "stopping", "not_ready", "timeout"] {
         assert!(before.contains_key(&format!("anced_rejected_requests_total{{reason=\"{reason}\"}}")), "{reason}");
     }
+    for (route, method, status) in [
+        ("/documents", "POST", 507),
+        ("/documents/{id}", "DELETE", 404),
+        ("/admin/refresh", "POST", 202),
+        ("/admin/refresh", "POST", 409),
+        ("/admin/status", "GET", 401),
+    ] {
+        let name = format!("anced_http_requests_total{{method=\"{method}\",route=\"{route}\",status=\"{status}\"}}");
+        assert_eq!(before.get(&name), Some(&0.0), "{name}");
+    }
+    for result in ["done", "rejected", "failed", "stopped", "cancelled"] {
+        assert_eq!(before[&format!("anced_refreshes_total{{result=\"{result}\"}}")], 0.0);
+    }
+    assert!(before["anced_refresh_loss"].is_nan() && before.contains_key("anced_encoder_fallback"));
+    assert!(before["anced_live_generation_since_timestamp_seconds"] >= before["process_start_time_seconds"]);
+    assert!((1.0..=before["anced_data_disk_size_bytes"]).contains(&before["anced_data_disk_free_bytes"]));
     let info = before.iter().find(|(name, _)| name.starts_with("anced_encoder_info{")).unwrap();
     assert!(info.0.contains("device=\"cpu\"") && info.0.contains("precision=\"fp32\"") && *info.1 == 1.0, "{info:?}");
     assert_eq!(before["anced_live_generation"], 1.0);

@@ -100,7 +100,7 @@ fn act(server: &Server, prometheus: &Prometheus) {
         activate(server, 1);
         // The last things that happened are scraped, and shown by a rate.
         let scraped = "anced_live_generation == 1 and on (instance) anced_swaps_total{result=\"done\"} == 2";
-        wait_until("a scrape of the end", || prometheus.now(&scraped).is_ok_and(|found| !found.is_empty()));
+        wait_until("a scrape of the end", || prometheus.now(scraped).is_ok_and(|found| !found.is_empty()));
         let since = seconds();
         wait_until("two more scrapes", || seconds() - since > 2.5);
         done.store(true, Ordering::Release);

@@ -109,6 +109,10 @@ fn a_refresh_goes_live_while_searches_and_writes_go_on() {
     for part in [
         "anced_refresh_running 0",
         "anced_refresh_step 12",
+        "anced_refresh_steps 12",
+        "anced_refreshes_total{result=\"done\"} 1",
+        "anced_swaps_total{result=\"done\"} 1",
+        "anced_swap_duration_seconds_count 1",
         "anced_refresh_measure{generation=\"2\",measure=\"nDCG@10\"}",
         "anced_refresh_measure{generation=\"1\",measure=\"nDCG@10\"}",
         "anced_refresh_phase_duration_seconds_count{phase=\"swap\"} 1",
@@ -224,4 +228,16 @@ fn what_measures_worse_is_kept_and_not_live() {
     assert_eq!(live(&server), 1);
     let generations = server.get("/admin/generations").json();
     assert_eq!(generations["generations"][1]["status"], "rejected", "{generations}");
+
+    // Its measures are shown as long as it is on the disk, also after a restart.
+    let shown = |server: &Server| {
+        let text = server.get("/metrics").text();
+        text.contains("anced_refresh_measure{generation=\"2\",measure=\"nDCG@10\"}")
+    };
+    assert!(shown(&server) && server.get("/metrics").text().contains("anced_refreshes_total{result=\"rejected\"} 1"));
+    assert!(server.stop().success());
+    let server = Server::start(folder.path());
+    assert!(shown(&server));
+    assert_eq!(server.delete("/admin/generations/2").status, 200);
+    assert!(!shown(&server));
 }
