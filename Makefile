@@ -10,10 +10,11 @@ CARGO ?= cargo
 SETUP_FLAGS = $(if $(GPU),--gpu)
 # apt needs root.
 SUDO = $(if $(filter-out 0,$(shell id -u)),sudo)
+BROWSER = chromium chromium-driver fonts-dejavu-core
 BINARY = $(or $(CARGO_TARGET_DIR),target)/release/anced
 
 .DEFAULT_GOAL := help
-.PHONY: help tools setup prometheus build serve test bench bench-search bench-train bench-ablation clean
+.PHONY: help tools browser prometheus setup build serve test bench bench-search bench-train bench-ablation clean
 
 help: ## show these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,16 +27,21 @@ tools:
 setup: tools ## fetch ONNX Runtime and the checkpoint all-MiniLM-L6-v2 (GPU=1: the CUDA build)
 	$(PYTHON) scripts/setup.py $(SETUP_FLAGS)
 
+prometheus: ## Prometheus and promtool, for the tests of metrics and dashboards (Debian's package)
+	@scripts/prometheus
+
+browser: ## Chromium and its driver, for the tests of the web page (Debian's packages)
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null \
+		|| { $(SUDO) apt-get update && $(SUDO) apt-get install -y --no-install-recommends $(BROWSER); } \
+		|| echo "make: no chromium and chromedriver, and apt-get cannot install them: the tests of the web page are skipped" >&2
+
 build: tools ## compile the release binary
 	$(CARGO) build --release --locked
 
 serve: setup build ## serve the sample corpus on LISTEN (127.0.0.1:8080), from the data folder DATA (data)
 	$(BINARY) serve --data "$(DATA)" --listen "$(LISTEN)" --sample "$(SAMPLE)"
 
-prometheus:
-	@scripts/prometheus
-
-test: setup prometheus ## format, lints, tests and documentation, as CI runs them
+test: setup prometheus browser ## format, lints, tests and documentation, as CI runs them
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(CARGO) test --locked

@@ -58,6 +58,9 @@ fn on_disk(data: &Path, id: &str, name: &str) -> bool {
 fn a_refresh_goes_live_while_searches_and_writes_go_on() {
     let folder = data();
     let server = Server::start(folder.path());
+    let outlook = json!({"refused": null, "recipe": "default", "rounds": 3, "steps": 100, "train_queries": 40,
+        "dev_queries": 20});
+    assert_eq!(server.get("/admin/refresh").json(), outlook);
     let done = AtomicBool::new(false);
     let (id, written) = std::thread::scope(|scope| {
         let searching = scope.spawn(|| {
@@ -82,6 +85,8 @@ fn a_refresh_goes_live_while_searches_and_writes_go_on() {
         let id = start(&server, &settings(6));
         let again = server.post("/admin/refresh", &json!({}));
         assert_eq!((again.status, &again.json()["job"]), (409, &json!(id)), "{}", again.text());
+        let outlook = server.get("/admin/refresh").json();
+        assert!(outlook["refused"].as_str().unwrap().contains(&format!("job {id} runs")), "{outlook}");
         let metrics = server.get("/metrics").text();
         assert!(metrics.contains("anced_refresh_running 1"), "{metrics}");
         let told = events(&server, &id);
@@ -136,6 +141,8 @@ fn what_cannot_be_trained_is_refused() {
     let server = Server::start(folder.path());
     let nothing = server.post("/admin/refresh", &json!({}));
     assert!(nothing.status == 422 && nothing.text().contains("0 train queries with a positive"), "{}", nothing.text());
+    let outlook = server.get("/admin/refresh").json();
+    assert_eq!(outlook["refused"], nothing.json()["detail"], "told before it is tried");
     for (body, says) in [
         (json!({"rounds": 0}), "rounds"),
         (json!({"lr": 0}), "learning rate"),

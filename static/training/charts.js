@@ -35,6 +35,11 @@ function wholeNumbers(chart, splits) {
   return splits.map((split) => (Number.isInteger(split) ? String(split) : ''));
 }
 
+/** No measure is above 1, whatever room a curve has above it. */
+function shares(chart, splits) {
+  return splits.map((split) => (split > 1.0001 ? '' : String(Number(split.toFixed(4)))));
+}
+
 /** A chart that fills `place`, says its newest values where nothing is pointed at, and follows the colour scheme. */
 class Chart {
   constructor(place, options, empty) {
@@ -63,7 +68,7 @@ class Chart {
   #draw() {
     this.plot?.destroy();
     const hooks = { ...this.options.hooks, setCursor: [(plot) => plot.cursor.idx === null && this.#showNewest()] };
-    const common = { padding: [8, 12, 0, 0], cursor: { y: false, points: { size: 7 } } };
+    const common = { padding: [8, 22, 0, 0], cursor: { y: false, points: { size: 7 } } };
     this.plot = new uPlot({ ...common, ...this.#size(), ...this.options, hooks }, this.data, this.place);
     this.#showNewest();
   }
@@ -143,7 +148,7 @@ export function measuresChart(place) {
     scales: { x: { time: false, range: () => [-0.1, rounds + 0.1] }, y: { range: padded(0.02) } },
     axes: [
       axis({ size: 28, incrs: [1, 2, 5, 10, 20, 50, 100], values: wholeNumbers }),
-      axis({ size: 44 }),
+      axis({ size: 44, values: shares }),
     ],
     series: [{ label: 'round' }, ...series],
   }, [[], ...MEASURES.map(() => [])]);

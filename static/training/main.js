@@ -22,6 +22,8 @@ let outlook = null;
 let shown = null;
 let showJob = null;
 let busyGeneration = null;
+/** Why the last start was refused. */
+let refusal = null;
 let isDue = false;
 
 // --- What the server says ---
@@ -117,6 +119,7 @@ function listenTo(job) {
 }
 
 async function concluded({ id, history: past }) {
+  refusal = null;
   await load().catch(showTrouble);
   refreshStatus();
   const job = jobOf(id);
@@ -160,19 +163,19 @@ async function start(event) {
   if ($('start-button').disabled) return;
   const body = { rounds: Number($('rounds').value), steps: Number($('steps').value), recipe: $('recipe').value };
   $('start-button').disabled = true;
-  $('refused').textContent = '';
   try {
     const { job } = await call('/admin/refresh', { body });
     await began(job);
   } catch (problem) {
     if (isRefusal(problem)) askForKey(problem);
+    refusal = problem.message;
     await load().catch(showTrouble);
-    $('refused').textContent = problem.message;
     if (problem.job) chooseJob();
   }
 }
 
 async function began(id) {
+  refusal = null;
   $('notice').replaceChildren();
   await load().catch(showTrouble);
   history.replaceState(null, '', location.pathname);
@@ -262,8 +265,9 @@ function render() {
   $('outlook').textContent = `${plural(outlook.train_queries, 'query', 'queries')} to train on, `
     + `${plural(outlook.dev_queries, 'query', 'queries')} to measure with`;
   $('start-button').disabled = Boolean(running) || Boolean(outlook.refused);
-  $('refused').textContent = running ? 'A refresh runs; the next one can start when it has ended.' : outlook.refused ?? '';
-  $('refused').classList.toggle('wrong', !running);
+  const busy = running ? 'A refresh runs; the next one can start when it has ended.' : '';
+  $('refused').textContent = refusal ?? (busy || outlook.refused || '');
+  $('refused').classList.toggle('wrong', refusal !== null || !running);
   renderJob();
   const table = generationsTable(generations, jobs, { activate, remove }, busyGeneration);
   replaceKeepingFocus($('generations'), table);

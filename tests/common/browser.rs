@@ -188,7 +188,7 @@ impl Page {
     }
 
     /// Nothing is wider than the screen.
-    pub async fn assert_fits(&self, width: u32) {
+    pub async fn assert_fits(&self, width: u64) {
         let wide = self.value("[document.documentElement.scrollWidth, innerWidth]").await;
         assert_eq!(wide, json!([width, width]));
     }

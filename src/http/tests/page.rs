@@ -11,6 +11,7 @@ async fn files_have_a_type_a_policy_and_a_tag() {
     let server = server(Settings::default());
     let mut paths = vec![
         "/docs/".to_owned(),
+        "/training".into(),
         "/docs/swagger-ui.css".into(),
         "/docs/swagger-initializer.js".into(),
         "/openapi.json".into(),
@@ -25,6 +26,8 @@ async fn files_have_a_type_a_policy_and_a_tag() {
             "js" => "text/javascript",
             "json" => "application/json",
             "svg" => "image/svg+xml",
+            "txt" => "text/plain",
+            "md" => "text/markdown",
             _ => "text/html",
         };
         assert!(kind.starts_with(expected), "{path}: {kind}");
