@@ -1,6 +1,6 @@
 // A job's events as the server sends them, over a connection that is opened again where it breaks.
 
-import { openStream } from '../server.js';
+import { call, openStream } from '../server.js';
 
 const FIRST_PAUSE_MS = 500;
 const LONGEST_PAUSE_MS = 10_000;
@@ -40,12 +40,13 @@ function pause(ms, signal) {
  * aborted. `onBreak` gets the problem of a connection that broke, and null once another one stands. A refusal throws.
  */
 export async function follow(id, { onEvent, onBreak, signal }) {
+  const path = `/admin/jobs/${encodeURIComponent(id)}`;
   let last = null;
   let wait = FIRST_PAUSE_MS;
   while (!signal.aborted) {
     try {
       const headers = last === null ? {} : { 'Last-Event-ID': last };
-      const stream = await openStream(`/admin/jobs/${encodeURIComponent(id)}/events`, { headers, signal });
+      const stream = await openStream(`${path}/events`, { headers, signal });
       onBreak(null);
       let hasEnded = false;
       for await (const message of messages(stream)) {
@@ -56,7 +57,8 @@ export async function follow(id, { onEvent, onBreak, signal }) {
         hasEnded = event.event === 'ended';
         onEvent(event);
       }
-      if (hasEnded) return;
+      // A job that was discarded has no events left, its end neither.
+      if (hasEnded || (await call(path, { signal })).state !== 'running') return;
     } catch (problem) {
       if (signal.aborted) return;
       if (problem.status >= 400 && problem.status < 500) throw problem;

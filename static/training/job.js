@@ -122,7 +122,7 @@ function showRounds(job, history, measures) {
   $('by-round').hidden = measures.size === 0;
   const hard = history.done?.overlap ?? [];
   const hasHard = hard.some((share) => share !== null);
-  const columns = ['Round', ...MEASURES, ...(hasHard ? ['Negatives in the top 100'] : [])];
+  const columns = ['Round', ...MEASURES, ...(hasHard ? ['Hard negatives'] : [])];
   const base = measures.get(0);
   const sorted = [...measures].sort(([one], [other]) => one - other);
   const rows = sorted.map(([round, values]) => {
@@ -131,7 +131,9 @@ function showRounds(job, history, measures) {
     cells.push(...MEASURES.map((name) => measured(values[name], round === 0 ? undefined : base?.[name])));
     if (hasHard) {
       const share = round > 0 ? hard[round - 1] : null;
-      cells.push(Number.isFinite(share) ? `${(100 * share).toFixed(1)} %` : '–');
+      const view = element('span', '', Number.isFinite(share) ? `${(100 * share).toFixed(1)} %` : '–');
+      view.title = 'The share of its negatives that the last checkpoint ranks among the 100 best of their query';
+      cells.push(view);
     }
     return { cells };
   });

@@ -99,7 +99,7 @@ function selectJob(id) {
 
 function listenTo(job) {
   shown?.stop.abort();
-  const mine = { id: job.id, history: new History(job.plan.rounds), stop: new AbortController(), isBroken: false };
+  const mine = { id: job.id, history: new History(job.plan.rounds), stop: new AbortController(), isBroken: false, isOver: false };
   const wasRunning = job.state === 'running';
   shown = mine;
   showJob ??= jobView({ cancel, resume, discard });
@@ -113,6 +113,7 @@ function listenTo(job) {
     renderSoon();
   };
   follow(job.id, { onEvent, onBreak, signal: mine.stop.signal }).then(() => {
+    mine.isOver = true;
     if (shown === mine && wasRunning) concluded(mine);
   }, showTrouble);
   render();
@@ -289,7 +290,7 @@ $('key-form').addEventListener('submit', async (event) => {
     // A key that opens searches is worth more than one that opens nothing.
     storeKey(before);
     if (!isRefusal(problem)) showTrouble(problem);
-    $('key-detail').textContent = `The key was not accepted. ${problem.message}`;
+    $('key-detail').textContent = 'The key was not accepted.';
     return;
   }
   $('key').value = '';
@@ -306,7 +307,9 @@ setInterval(async () => {
   if (document.visibilityState !== 'visible' || $('board').hidden) return;
   await look().catch(() => {});
   const running = runningJob();
-  if (running && shown?.id !== running.id && !location.search) listenTo(running);
+  // Somebody else may have started one, or gone on with the one that is shown.
+  const isNews = shown?.id === running?.id ? shown?.isOver : !location.search;
+  if (running && isNews) listenTo(running);
 }, LOOK_EVERY_MS);
 setInterval(() => runningJob() && renderJob(), 1000);
 

@@ -55,14 +55,14 @@ fn start_driver() -> Option<(Driver, PathBuf)> {
         std::io::stderr().write_all(told.as_bytes()).unwrap();
         return None;
     };
-    let mut process =
-        Command::new(driver).arg("--port=0").stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let process = Command::new(driver).arg("--port=0").stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut driver = Driver { process, url: String::new() };
     let mut said = String::new();
-    for line in BufReader::new(process.stdout.take().unwrap()).lines() {
+    for line in BufReader::new(driver.process.stdout.take().unwrap()).lines() {
         said = line.unwrap();
         if let Some(port) = said.strip_prefix("ChromeDriver was started successfully on port ") {
-            let url = format!("http://127.0.0.1:{}", port.trim_end_matches('.'));
-            return Some((Driver { process, url }, browser));
+            driver.url = format!("http://127.0.0.1:{}", port.trim_end_matches('.'));
+            return Some((driver, browser));
         }
     }
     panic!("chromedriver did not start: {said}");
