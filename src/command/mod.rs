@@ -9,9 +9,12 @@ mod import;
 mod index;
 mod model;
 mod progress;
+mod restore;
 mod search;
 mod serve;
+mod snapshot;
 mod train;
+mod verify;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -43,6 +46,12 @@ enum Verb {
     Search(search::Search),
     /// Measure a generation on the judgments of a split.
     Evaluate(evaluate::Evaluate),
+    /// Copy the data folder, also while a server serves from it.
+    Snapshot(snapshot::SnapshotVerb),
+    /// Make a data folder of a snapshot.
+    Restore(restore::Restore),
+    /// Check a data folder, and repair what is derived.
+    Verify(verify::Verify),
     /// Look into checkpoints.
     Model(model::Model),
 }
@@ -93,6 +102,9 @@ pub fn run() -> ExitCode {
         Verb::Train(verb) => verb.run(),
         Verb::Search(verb) => verb.run(),
         Verb::Evaluate(verb) => verb.run(),
+        Verb::Snapshot(verb) => verb.run(),
+        Verb::Restore(verb) => verb.run(),
+        Verb::Verify(verb) => verb.run(),
         Verb::Model(verb) => verb.run(),
     };
     match result {

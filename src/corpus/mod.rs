@@ -17,4 +17,8 @@ pub use feedback::{Feedback, FeedbackOutcome, Grade, VOTES, Votes};
 pub use filter::{Filter, FilterError};
 pub use import::{BadLine, Format, ImportOptions, ImportReport, Progress, import, import_reader};
 pub use judgment::{Judgment, Query, Source, Split};
-pub use store::{AnsweredQueries, Change, JudgmentCounts, JudgmentOutcome, Operation, Removal, Store, WriteOutcome};
+pub(crate) use store::DATA_FILE as STORE_DATA_FILE;
+pub use store::{
+    AnsweredQueries, Change, JudgmentCounts, JudgmentOutcome, Operation, Removal, Store, StoreCheck, StoreContents,
+    WriteOutcome,
+};

@@ -62,6 +62,9 @@ pub enum Error {
     /// A file of a generation is missing, damaged or cannot be written; the text names it and what to do.
     #[error("{0}")]
     Damaged(String),
+    /// A folder that a copy cannot go to, or cannot come from; the text names it and what to do.
+    #[error("{0}")]
+    Place(String),
     /// Reading or writing a file failed.
     #[error("{path}: {source}")]
     Io {

@@ -9,8 +9,8 @@ use super::manifest::{replace_file, sync_folder};
 use super::{Error, Manifest};
 use crate::corpus::Store;
 
-const LIVE: &str = "LIVE";
-const LOCK: &str = "lock";
+pub(super) const LIVE: &str = "LIVE";
+pub(super) const LOCK: &str = "lock";
 /// Locked by the training that runs, if one does.
 pub const TRAIN_LOCK: &str = "train.lock";
 /// The ending of a generation's folder while it is being written.
@@ -18,7 +18,7 @@ const UNFINISHED: &str = ".new";
 /// The ending of a generation's folder while it is being removed.
 const REMOVED: &str = ".removed";
 /// The highest number that a removed generation had: numbers are never given twice.
-const HIGHEST: &str = "highest-removed";
+pub(super) const HIGHEST: &str = "highest-removed";
 /// How the names of files begin that are written beside those they replace, ours and those of safetensors.
 const TEMPORARY: &str = ".tmp";
 
@@ -121,9 +121,8 @@ impl DataFolder {
         Ok(manifests)
     }
 
-    fn numbers(&self) -> Result<Vec<u64>, Error> {
-        let folder = self.path.join("generations");
-        Ok(entries(&folder)?.iter().filter_map(|path| file_name(path).parse().ok()).collect())
+    pub(super) fn numbers(&self) -> Result<Vec<u64>, Error> {
+        numbers(&self.path)
     }
 
     /// The number that the next generation takes: above all that there are and were.
@@ -175,18 +174,7 @@ impl DataFolder {
     /// # Errors
     /// A file that cannot be read or holds no number.
     pub fn live(&self) -> Result<Option<u64>, Error> {
-        let file = self.path.join(LIVE);
-        match std::fs::read_to_string(&file) {
-            Ok(text) => text.trim().parse().map(Some).map_err(|_| {
-                let file = file.display();
-                Error::Damaged(format!(
-                    "{file}: `{}` is no generation's number; write the number of a folder in generations/ there",
-                    text.trim()
-                ))
-            }),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(Error::Io { path: file, source }),
-        }
+        live(&self.path)
     }
 
     /// Makes a generation the one that the next start loads.
@@ -197,22 +185,18 @@ impl DataFolder {
         replace_file(&self.path.join(LIVE), format!("{number}\n").as_bytes())
     }
 
-    /// Removes what was being written or removed when its process ended: generations that never took their number or had
-    /// lost it, index files that no manifest names, files that were to replace others. A numbered folder stays whatever it lacks: it was
-    /// whole once, and a manifest that is put back makes it so again.
+    /// Removes what was being written or removed when its process ended.
     fn clean_up(&self) -> Result<(), Error> {
-        remove_temporary_files(&self.path)?;
         self.remove_unfinished()?;
-        for path in self.generation_folders()? {
-            let name = file_name(&path);
-            if name.ends_with(REMOVED) {
-                remove_half(&path)?;
+        for path in leftovers(&self.path)? {
+            if file_name(&path).ends_with(UNFINISHED) {
+                // A training began with it a moment ago.
+                continue;
             }
-            if name.parse::<u64>().is_ok() {
-                remove_temporary_files(&path)?;
-                if let Ok(manifest) = Manifest::read(&path) {
-                    remove_unnamed(&path, &manifest)?;
-                }
+            if path.is_dir() {
+                remove_half(&path)?;
+            } else {
+                remove_file(&path)?;
             }
         }
         Ok(())
@@ -226,14 +210,9 @@ impl DataFolder {
         if matches!(training.try_lock(), Err(TryLockError::WouldBlock)) {
             return Ok(());
         }
-        let folders = self.generation_folders()?;
-        folders.iter().filter(|path| file_name(path).ends_with(UNFINISHED)).try_for_each(|path| remove_half(path))
-    }
-
-    fn generation_folders(&self) -> Result<Vec<PathBuf>, Error> {
-        let mut all = entries(&self.path.join("generations"))?;
-        all.retain(|path| path.is_dir());
-        Ok(all)
+        let is_unfinished = |path: &&PathBuf| file_name(path).ends_with(UNFINISHED) && path.is_dir();
+        let folders = entries(&self.path.join("generations"))?;
+        folders.iter().filter(is_unfinished).try_for_each(|path| remove_half(path))
     }
 }
 
@@ -242,25 +221,86 @@ fn remove_half(folder: &Path) -> Result<(), Error> {
     std::fs::remove_dir_all(folder).map_err(io_error(folder))
 }
 
-/// Removes index files of a generation that its manifest does not name: those of a save that did not come to its end.
-pub(super) fn remove_unnamed(folder: &Path, manifest: &Manifest) -> Result<(), Error> {
-    for path in entries(folder)? {
-        let name = file_name(&path);
-        let of_index = (name.starts_with("vectors") && name.ends_with(".safetensors"))
-            || (name.starts_with("index") && name.ends_with(".usearch"));
-        if of_index && path.is_file() && !manifest.files.contains_key(name) {
-            remove_file(&path)?;
-        }
-    }
-    Ok(())
+/// The numbers of the generations of a data folder, whatever their state.
+pub(super) fn numbers(data: &Path) -> Result<Vec<u64>, Error> {
+    let folder = data.join("generations");
+    Ok(entries(&folder)?.iter().filter_map(|path| file_name(path).parse().ok()).collect())
 }
 
-/// Removes files that were being written beside those they were to replace.
-fn remove_temporary_files(folder: &Path) -> Result<(), Error> {
-    entries(folder)?
-        .iter()
-        .filter(|path| file_name(path).starts_with(TEMPORARY) && path.is_file())
-        .try_for_each(|path| remove_file(path))
+/// The number in the `LIVE` of a data folder.
+pub(super) fn live(data: &Path) -> Result<Option<u64>, Error> {
+    let file = data.join(LIVE);
+    match std::fs::read_to_string(&file) {
+        Ok(text) => text.trim().parse().map(Some).map_err(|_| {
+            let file = file.display();
+            Error::Damaged(format!(
+                "{file}: `{}` is no generation's number; write the number of a folder in generations/ there",
+                text.trim()
+            ))
+        }),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(Error::Io { path: file, source }),
+    }
+}
+
+/// Whether a process trains in a data folder.
+///
+/// # Errors
+/// A lock that cannot be opened.
+pub fn is_training(data: &Path) -> Result<bool, Error> {
+    is_locked(&data.join(TRAIN_LOCK))
+}
+
+/// Whether a process holds a lock; one that is not there is not held.
+pub(super) fn is_locked(lock: &Path) -> Result<bool, Error> {
+    match File::open(lock) {
+        Ok(file) => Ok(matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(io_error(lock)(error)),
+    }
+}
+
+/// What was being written or removed when its process ended, where that is none that still runs: generations that never
+/// took their number or had lost it, index files that no manifest names, files that were to replace others. A numbered
+/// folder is not among them whatever it lacks: it was whole once, and a manifest that is put back makes it so again.
+pub(super) fn leftovers(data: &Path) -> Result<Vec<PathBuf>, Error> {
+    let is_training = is_training(data)?;
+    let mut found = temporary_files(data)?;
+    for path in entries(&data.join("generations"))? {
+        let name = file_name(&path);
+        let is_number = name.parse::<u64>().is_ok() && path.is_dir();
+        if is_number {
+            found.extend(temporary_files(&path)?);
+            if let Ok(manifest) = Manifest::read(&path) {
+                found.extend(unnamed(&path, &manifest)?);
+            }
+        }
+        if ((name.ends_with(UNFINISHED) && !is_training) || name.ends_with(REMOVED)) && path.is_dir() {
+            found.push(path);
+        }
+    }
+    Ok(found)
+}
+
+/// Removes index files of a generation that its manifest does not name: those of a save that did not come to its end.
+pub(super) fn remove_unnamed(folder: &Path, manifest: &Manifest) -> Result<(), Error> {
+    unnamed(folder, manifest)?.iter().try_for_each(|path| remove_file(path))
+}
+
+fn unnamed(folder: &Path, manifest: &Manifest) -> Result<Vec<PathBuf>, Error> {
+    let is_unnamed = |path: &PathBuf| {
+        let name = file_name(path);
+        let of_index = (name.starts_with("vectors") && name.ends_with(".safetensors"))
+            || (name.starts_with("index") && name.ends_with(".usearch"));
+        of_index && path.is_file() && !manifest.files.contains_key(name)
+    };
+    Ok(entries(folder)?.into_iter().filter(is_unnamed).collect())
+}
+
+/// Files that were being written beside those they were to replace.
+fn temporary_files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+    let is_temporary = |path: &PathBuf| file_name(path).starts_with(TEMPORARY) && path.is_file();
+    Ok(entries(folder)?.into_iter().filter(is_temporary).collect())
 }
 
 /// Removes a file; one that is gone already is as good.
@@ -271,11 +311,11 @@ fn remove_file(file: &Path) -> Result<(), Error> {
     }
 }
 
-fn entries(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+pub(super) fn entries(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     let listed = std::fs::read_dir(folder).and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
     listed.map_err(io_error(folder))
 }
 
-fn file_name(path: &Path) -> &str {
+pub(super) fn file_name(path: &Path) -> &str {
     path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
 }

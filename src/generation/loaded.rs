@@ -1,6 +1,6 @@
 //! A generation in memory: its encoder and its index, always together.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -145,6 +145,35 @@ impl Generation {
         let manifest = Manifest::read(&folder)?;
         fits_store(&manifest, &folder, data.store(), number)?;
         manifest.verify(&folder)?;
+        Self::of_manifest(folder, manifest, machine, |folder, manifest| {
+            let files = [&manifest.vectors_file, &manifest.graph_file].map(|name| folder.join(name));
+            let (dimension, similarity) = (manifest.dimension, manifest.similarity);
+            Index::open(&files[0], &files[1], dimension, similarity, machine.index, &machine.runtime)
+        })
+    }
+
+    /// A generation whose index files are of no use, with an empty index: the log is applied to it from its first entry.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), but for the index files.
+    pub(super) fn without_index(data: &DataFolder, number: u64, machine: &Machine) -> Result<Self, Error> {
+        let folder = data.generation(number);
+        let mut manifest = Manifest::read(&folder)?;
+        fits_store(&manifest, &folder, data.store(), number)?;
+        manifest.applied_sequence = 0;
+        Self::of_manifest(folder, manifest, machine, |_, manifest| {
+            let capacity = usize::try_from(manifest.documents).unwrap_or(0);
+            Index::new(manifest.dimension, manifest.similarity, machine.index, capacity, &machine.runtime)
+        })
+    }
+
+    fn of_manifest(
+        folder: PathBuf,
+        manifest: Manifest,
+        machine: &Machine,
+        index: impl FnOnce(&Path, &Manifest) -> Result<Index, crate::index::Error>,
+    ) -> Result<Self, Error> {
+        let number = manifest.number;
         let overrides = manifest.encoder.overrides();
         if machine.encoder.overrides != Overrides::default() && machine.encoder.overrides != overrides {
             tracing::warn!(
@@ -162,14 +191,7 @@ impl Generation {
                 manifest.dimension
             )));
         }
-        let index = Index::open(
-            &folder.join(&manifest.vectors_file),
-            &folder.join(&manifest.graph_file),
-            manifest.dimension,
-            manifest.similarity,
-            machine.index,
-            &machine.runtime,
-        )?;
+        let index = index(&folder, &manifest)?;
         let (applied, tried) = (manifest.applied_sequence.into(), manifest.applied_sequence.into());
         Ok(Self { folder, number, manifest: std::sync::Mutex::new(manifest), encoder, index, applied, tried })
     }
@@ -220,12 +242,15 @@ impl Generation {
     /// # Errors
     /// A file that cannot be written; the old ones stay then.
     pub fn save(&self) -> Result<(), Error> {
-        let mut manifest = self.manifest();
         let applied = self.applied();
         self.tried.store(applied, Ordering::Release);
-        if applied == manifest.applied_sequence {
-            return Ok(());
-        }
+        if applied == self.manifest().applied_sequence { Ok(()) } else { self.write_files() }
+    }
+
+    /// As [`save`](Self::save), also where the files should hold the same.
+    pub(super) fn write_files(&self) -> Result<(), Error> {
+        let mut manifest = self.manifest();
+        let applied = self.applied();
         let old = [manifest.vectors_file.clone(), manifest.graph_file.clone()];
         let new = [format!("vectors-{applied}.safetensors"), format!("index-{applied}.usearch")];
         let written = self.write_index(&new).and_then(|records| {

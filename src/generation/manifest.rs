@@ -16,7 +16,7 @@ use crate::index::SavedVectors;
 use crate::settings::{Pooling, Similarity};
 
 /// The manifest's file name.
-const MANIFEST: &str = "manifest.json";
+pub(super) const MANIFEST: &str = "manifest.json";
 /// How the names of the checkpoint's files begin; the others are derived from it and from the store.
 pub(super) const CHECKPOINT: &str = "checkpoint/";
 
@@ -248,7 +248,7 @@ pub(super) fn checkpoint_digest(files: &BTreeMap<String, FileRecord>) -> String 
     hexadecimal(&digest.finalize())
 }
 
-fn hexadecimal(bytes: &[u8]) -> String {
+pub(super) fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

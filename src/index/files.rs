@@ -157,6 +157,6 @@ fn read_vectors(file: &Path, dimension: usize) -> Result<(Vectors, RoaringTreema
     Ok((vectors, unreached))
 }
 
-fn keys(bytes: &[u8]) -> impl Iterator<Item = u64> {
+pub(super) fn keys(bytes: &[u8]) -> impl Iterator<Item = u64> {
     bytes.as_chunks::<8>().0.iter().map(|key| u64::from_le_bytes(*key))
 }

@@ -106,6 +106,10 @@ impl Graph {
         matches.map(|matches| matches.keys).map_err(failed("search"))
     }
 
+    pub(super) fn contains(&self, key: u64) -> bool {
+        self.read().contains(key)
+    }
+
     pub(super) fn len(&self) -> usize {
         self.read().size()
     }

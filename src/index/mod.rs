@@ -4,6 +4,7 @@
 //! inner product of the full vectors, so that both ways of searching give a document the same score. A document may have
 //! several vectors; the best of them scores it (MaxP).
 
+mod check;
 mod error;
 mod exact;
 mod files;
@@ -18,6 +19,7 @@ mod slots;
 mod tests;
 mod vectors;
 
+pub use check::{Contents, contents};
 pub use error::Error;
 pub use files::{GRAPH_FILE, VECTORS_FILE};
 pub use saved::SavedVectors;

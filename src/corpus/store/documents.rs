@@ -234,7 +234,7 @@ impl Store {
     }
 }
 
-fn change(key: &[u8], value: &[u8]) -> Result<Change, heed::Error> {
+pub(super) fn change(key: &[u8], value: &[u8]) -> Result<Change, heed::Error> {
     let (sequence, _) = number(key)?;
     let Some((operation, rest)) = value.split_first() else {
         return Err(damaged(format!("the log's entry {sequence} is empty")));

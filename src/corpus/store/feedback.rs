@@ -256,6 +256,6 @@ fn loose_entry(row: &[u8]) -> Result<(LooseKey, u64), heed::Error> {
     Ok((*key, number(rest)?.0))
 }
 
-fn feedback_query(key: Key, json: &[u8]) -> Result<FeedbackQuery, heed::Error> {
+pub(super) fn feedback_query(key: Key, json: &[u8]) -> Result<FeedbackQuery, heed::Error> {
     serde_json::from_slice(json).map_err(|error| damaged(format!("query {}: {error}", feedback::id(key))))
 }

@@ -3,6 +3,8 @@
 //! Several processes may have it open; one writes at a time. Every call is one transaction of its own, and a write has
 //! reached the disk when its call returns.
 
+mod check;
+mod copy;
 mod documents;
 mod feedback;
 #[cfg(test)]
@@ -26,6 +28,8 @@ use heed::{Database, Env, RoTxn, RwTxn, WithoutTls};
 
 use super::{Error, StoredDocument};
 
+pub use check::{StoreCheck, StoreContents};
+pub(crate) use copy::DATA_FILE;
 pub use feedback::AnsweredQueries;
 pub use queries::{JudgmentCounts, JudgmentOutcome};
 

@@ -274,7 +274,7 @@ fn source_tag(source: Source) -> u8 {
     }
 }
 
-fn grade_and_source(value: &[u8]) -> Result<(i32, Source), heed::Error> {
+pub(super) fn grade_and_source(value: &[u8]) -> Result<(i32, Source), heed::Error> {
     match value.split_first_chunk() {
         Some((grade, [0])) => Ok((i32::from_be_bytes(*grade), Source::File)),
         Some((grade, [1])) => Ok((i32::from_be_bytes(*grade), Source::Feedback)),
