@@ -1,4 +1,5 @@
-//! Damaged files of a data folder: the start refuses them by name, and serves again when they are put back.
+//! Damaged files of a data folder: the start refuses them by name where nothing sound is left, falls back where something
+//! is, and serves as before when they are put back.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod common;
@@ -6,6 +7,7 @@ mod common;
 use std::path::Path;
 
 use common::corpus::wait_for;
+use common::generations::{activate, live, two_generations};
 use common::random::Random;
 use common::{Outcome, Server, outcome, tiny_model};
 use serde_json::json;
@@ -131,7 +133,7 @@ fn each_bit_of_a_manifest_counts() {
 }
 
 #[test]
-fn a_live_file_that_names_no_generation_is_refused() {
+fn a_live_file_that_names_no_generation_is_told_and_left() {
     let data = tempfile::tempdir().unwrap();
     let texts = filled(data.path());
     let live = data.path().join("LIVE");
@@ -142,11 +144,69 @@ fn a_live_file_that_names_no_generation_is_refused() {
         ("-1", vec!["LIVE", "no generation's number"]),
     ] {
         std::fs::write(&live, contents).unwrap();
-        assert_refused(contents, &verb("serve", data.path(), &[]), &says);
+        assert_refused(contents, &verb("search", data.path(), &["anything"]), &says);
+        // The only generation is sound: it answers.
+        let server = Server::start(data.path());
+        let status = server.get("/admin/status").json();
+        let reason = status["fallback"]["reason"].as_str().unwrap();
+        assert!(status["generation"]["number"] == 1 && says.iter().all(|part| reason.contains(part)), "{status}");
+        assert!(server.stop().success());
         assert_eq!(std::fs::read_to_string(&live).unwrap(), contents, "the file is left as it was");
     }
     std::fs::write(&live, "1\n").unwrap();
     assert_all_there(data.path(), &texts);
+}
+
+#[test]
+fn a_start_falls_back_to_the_newest_sound_generation_until_it_is_settled() {
+    let data = two_generations();
+    let (live_file, second) = (data.path().join("LIVE"), data.path().join("generations/000002"));
+    let weights = second.join("checkpoint/model.safetensors");
+    let sound = std::fs::read(&weights).unwrap();
+    std::fs::write(&weights, &sound[..sound.len() / 2]).unwrap();
+
+    let server = Server::start(data.path());
+    let status = server.get("/admin/status").json();
+    assert_eq!((&status["generation"]["number"], &status["fallback"]["named"]), (&json!(1), &json!(2)), "{status}");
+    assert!(status["fallback"]["reason"].as_str().unwrap().contains("model.safetensors"), "{status}");
+    wait_for("the log", || server.log().contains("ERROR") && server.log().contains("generation 1 answers instead"));
+    // What is written meanwhile is in both.
+    assert_eq!(server.post("/documents", &json!({"documents": [{"id": "x", "text": "meanwhile"}]})).status, 200);
+    assert_eq!(server.post("/admin/generations/2/activate", &json!({})).status, 409);
+    let refused = server.post("/admin/refresh", &json!({}));
+    assert!(refused.status == 422 && refused.text().contains("answers instead of a damaged one"), "{}", refused.text());
+    assert_eq!(server.get("/admin/status").json()["fallback"]["named"], 2);
+    assert!(server.stop().success());
+    assert_eq!(std::fs::read_to_string(&live_file).unwrap(), "2\n", "what was wanted stays");
+
+    // Put back, it is live again, with what was written.
+    std::fs::write(&weights, &sound).unwrap();
+    let server = Server::start(data.path());
+    let status = server.get("/admin/status").json();
+    assert_eq!((&status["generation"]["number"], &status["fallback"]), (&json!(2), &json!(null)), "{status}");
+    assert_eq!(server.search_ids("meanwhile", 1), ["x"]);
+    assert!(server.stop().success());
+
+    // Only its index: the text says what rebuilds it. An operator settles it instead.
+    let manifest = anced::generation::Manifest::read(&second).unwrap();
+    std::fs::remove_file(second.join(&manifest.graph_file)).unwrap();
+    let server = Server::start(data.path());
+    let status = server.get("/admin/status").json();
+    assert!(status["fallback"]["reason"].as_str().unwrap().contains("anced verify --repair"), "{status}");
+    let settled = activate(&server, 1);
+    assert_eq!((&settled["generation"], live(&server)), (&json!(1), 1));
+    assert_eq!(server.get("/admin/status").json()["fallback"], json!(null));
+    assert_eq!(std::fs::read_to_string(&live_file).unwrap(), "1\n");
+    assert_eq!(server.post("/admin/generations/1/activate", &json!({})).status, 409, "as ever");
+    assert!(server.stop().success());
+
+    // A rejected one is no way out.
+    std::fs::write(&live_file, "2\n").unwrap();
+    let first = data.path().join("generations/000001");
+    let mut manifest = anced::generation::Manifest::read(&first).unwrap();
+    manifest.status = anced::generation::Standing::Rejected;
+    manifest.write(&first).unwrap();
+    assert_refused("rejected", &verb("serve", data.path(), &[]), &["000002", "anced verify --repair"]);
 }
 
 #[test]

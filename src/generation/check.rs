@@ -1,5 +1,5 @@
-//! A check of a data folder: its store, its generations, and the one against the other. Nothing is written, and a server
-//! may work in the folder meanwhile.
+//! A check of a data folder: its store, its generations, and the one against the other. Nothing of them is changed, and
+//! a server may work in the folder meanwhile.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

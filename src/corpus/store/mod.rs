@@ -4,6 +4,8 @@
 //! reached the disk when its call returns.
 
 mod check;
+#[cfg(test)]
+mod check_tests;
 mod copy;
 mod documents;
 mod feedback;
