@@ -256,6 +256,30 @@ settings! {
         write_key: Option<String> = None,
         /// The key of `/admin` (Bearer); everything takes it.
         admin_key: Option<String> = None,
+        /// PEM file of the certificate and its chain; with `tls_key` the server speaks TLS.
+        tls_cert: Option<PathBuf> = None,
+        /// PEM file of the certificate's private key; both files are taken anew when they change.
+        tls_key: Option<PathBuf> = None,
+        /// Origins whose pages may ask (CORS), parted by commas: `https://example.org`; none by default.
+        cors_origins: Option<String> = None,
+        /// Connections at most; to each one more, all but health, metrics and the page is refused with 503.
+        max_connections: usize = 4096,
+        /// Requests under way at most, health and metrics not counted; each may hold a body in memory.
+        max_requests: usize = 2048,
+        /// Bytes of a request's head at most.
+        max_head_bytes: usize = 64 << 10,
+        /// Header lines of a request at most.
+        max_headers: usize = 100,
+        /// Bytes of a request's path and query at most.
+        max_uri_bytes: usize = 16 << 10,
+        /// Seconds in which a request's head, once begun, must be there; also for the handshake of TLS.
+        head_timeout: u64 = 10,
+        /// Seconds that a connection stays open without a request.
+        idle_timeout: u64 = 75,
+        /// Seconds that a client may be waited for while it sends a body or takes an answer, beyond `min_rate`.
+        stall_timeout: u64 = 20,
+        /// Bytes a second that a client must send of a body and take of an answer, once `stall_timeout` is used up.
+        min_rate: u64 = 1024,
         /// Bytes of a request's body at most; a stream of NDJSON may be longer, a line of it not.
         max_body_bytes: usize = 8 << 20,
         /// Hits that one query may ask for, `offset` included.
@@ -319,17 +343,31 @@ impl Settings {
             ("max_body_bytes", self.max_body_bytes),
             ("max_query_chars", self.max_query_chars),
             ("keep_generations", self.keep_generations),
+            ("max_connections", self.max_connections),
+            ("max_requests", self.max_requests),
+            ("max_headers", self.max_headers),
+            ("max_uri_bytes", self.max_uri_bytes),
+        ];
+        let also_at_least_one = [
+            ("save_after", self.save_after),
+            ("head_timeout", self.head_timeout),
+            ("idle_timeout", self.idle_timeout),
+            ("stall_timeout", self.stall_timeout),
+            ("min_rate", self.min_rate),
         ];
         let at_least_one = at_least_one.iter().find(|(_, value)| *value == 0).map(|(key, _)| *key);
-        if let Some(key) = at_least_one.or((self.save_after == 0).then_some("save_after")) {
+        let also_at_least_one = also_at_least_one.iter().find(|(_, value)| *value == 0).map(|(key, _)| *key);
+        if let Some(key) = at_least_one.or(also_at_least_one) {
             return Err(Error::Range { key, value: "0".into(), rule: "at least 1" });
         }
         let (connectivity, percent, share) = (self.connectivity, self.filter_exact_percent, self.feedback_dev_share);
+        let head = self.max_head_bytes;
         let traced = self.trace_share;
         let within = [
             ("chunks", (1..=MOST_CHUNKS).contains(&self.chunks), self.chunks.to_string(), "1 to 256"),
             ("connectivity", (2..=512).contains(&connectivity), connectivity.to_string(), "2 to 512"),
             ("filter_exact_percent", percent <= 100, percent.to_string(), "0 to 100"),
+            ("max_head_bytes", (1024..=1 << 20).contains(&head), head.to_string(), "1024 to 1048576"),
             ("feedback_dev_share", (0.0..=1.0).contains(&share), share.to_string(), "0 to 1"),
             ("trace_share", (0.0..=1.0).contains(&traced), traced.to_string(), "0 to 1"),
         ];

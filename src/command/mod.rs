@@ -113,8 +113,15 @@ pub fn run() -> ExitCode {
         Err(error) if broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("anced: {}", message(&error));
-            let refused_listen =
-                matches!(error.downcast_ref(), Some(http::Error::Unprotected { .. } | http::Error::BadKey { .. }));
+            let refused_listen = matches!(
+                error.downcast_ref(),
+                Some(
+                    http::Error::Unprotected { .. }
+                        | http::Error::BadKey { .. }
+                        | http::Error::BadOrigin { .. }
+                        | http::Error::HalfTls { .. }
+                )
+            );
             let recipe = matches!(error.downcast_ref(), Some(crate::ance::Error::Recipe(_)));
             let usage = error.is::<settings::Error>() || error.is::<Usage>() || refused_listen || recipe;
             let is_stopped = matches!(error.downcast_ref(), Some(crate::ance::Error::Stopped));

@@ -73,7 +73,8 @@ async fn serve(settings: &Arc<Settings>, sample: Option<PathBuf>) -> anyhow::Res
             let limits = Limits::from(&*settings);
             let data = settings.data.clone();
             app.attach_refresh(Refresh::open(Arc::clone(&retriever), data, metrics, limits, runtime)?);
-            describe(&retriever, &address.to_string());
+            let scheme = if settings.tls_cert.is_some() { "https" } else { "http" };
+            describe(&retriever, format!("{scheme}://{address}/"));
             app.attach(Arc::clone(&retriever));
             anyhow::Ok(retriever)
         })
@@ -164,10 +165,10 @@ fn import_sample(data: &DataFolder, sample: &Path) -> anyhow::Result<()> {
     std::fs::remove_file(&begun).with_context(failed)
 }
 
-fn describe(retriever: &Retriever, address: &str) {
+fn describe(retriever: &Retriever, url: String) {
     match retriever.status() {
         Ok(status) => tracing::info!(
-            url = format!("http://{address}/"),
+            url,
             generation = status.generation.as_ref().map_or(0, |generation| generation.number),
             documents = status.indexed,
             model = status.model,

@@ -4,17 +4,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
+use axum::http::HeaderValue;
 use tokio::sync::Semaphore;
 
 use super::keys::Keys;
+use super::origin;
 use super::problem::Problem;
 use crate::generation::Retriever;
 use crate::refresh::Refresh;
 use crate::settings::Settings;
 use crate::telemetry::{Metrics, Traces};
-
-/// Requests under way at most, health and metrics not counted; each may hold a body in memory.
-const MOST_REQUESTS: usize = 2048;
 
 /// The state of one server, cheap to clone.
 ///
@@ -31,6 +30,7 @@ struct Shared {
     settings: Arc<Settings>,
     metrics: Arc<Metrics>,
     keys: Keys,
+    origins: Vec<HeaderValue>,
     permits: Arc<Semaphore>,
     stopping: AtomicBool,
     started: Instant,
@@ -40,6 +40,9 @@ impl App {
     /// A server's state without a retriever.
     pub fn new(settings: Arc<Settings>, metrics: Arc<Metrics>) -> Self {
         let keys = Keys::new(&settings);
+        // `check_listen` refuses what is wrong with them before a server starts.
+        let origins = origin::allowed(settings.cors_origins.as_deref()).unwrap_or_default();
+        let most = settings.max_requests.min(Semaphore::MAX_PERMITS);
         Self(Arc::new(Shared {
             retriever: OnceLock::new(),
             refresh: OnceLock::new(),
@@ -47,7 +50,8 @@ impl App {
             settings,
             metrics,
             keys,
-            permits: Arc::new(Semaphore::new(MOST_REQUESTS)),
+            origins,
+            permits: Arc::new(Semaphore::new(most)),
             stopping: AtomicBool::new(false),
             started: Instant::now(),
         }))
@@ -117,6 +121,11 @@ impl App {
 
     pub(super) fn keys(&self) -> &Keys {
         &self.0.keys
+    }
+
+    /// Whose pages may ask.
+    pub(super) fn origins(&self) -> &[HeaderValue] {
+        &self.0.origins
     }
 
     pub(super) fn permits(&self) -> Arc<Semaphore> {

@@ -7,6 +7,7 @@ use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
 
 use super::app::App;
+use super::pace::TooSlow;
 use super::problem::{Problem, Reason};
 
 /// Bytes read past a refused body at most, so that a client which is still sending gets to read the refusal.
@@ -64,8 +65,11 @@ pub(super) fn too_large(what: &str, limit: usize) -> Problem {
         .with("limit", limit)
 }
 
-pub(super) fn broken(error: impl std::fmt::Display) -> Problem {
-    Problem::new(Reason::MalformedRequest, format!("the body broke off: {error}"))
+pub(super) fn broken(error: impl std::error::Error + 'static) -> Problem {
+    match TooSlow::caused(&error) {
+        Some(slow) => Problem::new(Reason::TooSlow, format!("the body is given up: {slow}")),
+        None => Problem::new(Reason::MalformedRequest, format!("the body broke off: {error}")),
+    }
 }
 
 /// The whole body, `limit` bytes at most.

@@ -1,6 +1,7 @@
 //! Why a server does not start or does not stop cleanly.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 /// The errors of the http room that reach its caller; what a client did wrong is answered, not returned.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +23,32 @@ pub enum Error {
     BadKey {
         /// Which setting.
         key: &'static str,
+    },
+    /// One half of what TLS needs.
+    #[error("{missing} is missing: TLS needs tls_cert and tls_key, both PEM files; set both, or neither")]
+    HalfTls {
+        /// The setting that is missing.
+        missing: &'static str,
+    },
+    /// A certificate or key that cannot be used.
+    #[error(
+        "{path}: {reason}; tls_cert names a PEM file with the certificate and its chain, tls_key one with the \
+         certificate's private key"
+    )]
+    Tls {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// An origin that no browser sends.
+    #[error(
+        "cors_origins: `{origin}` is not an origin; write each as browsers do, in small letters and without a path: \
+         https://example.org, http://localhost:3000"
+    )]
+    BadOrigin {
+        /// What was given.
+        origin: String,
     },
     /// Some requests took longer than the drain allows.
     #[error("{connections} connections were cut: their requests were not done after {seconds} s; raise drain_timeout")]

@@ -9,7 +9,10 @@ use subtle::{Choice, ConstantTimeEq};
 
 use super::app::App;
 use super::error::Error;
+use super::origin;
+use super::places::InReserve;
 use super::problem::{Problem, Reason};
+use super::tls::Tls;
 use crate::settings::Settings;
 
 const MOST_KEY_CHARS: usize = 1024;
@@ -94,6 +97,9 @@ pub(super) async fn guard(State((app, access)): State<(App, Access)>, request: R
     if access == Access::Open {
         return next.run(request).await;
     }
+    if request.extensions().get::<InReserve>().is_some() {
+        return Problem::new(Reason::QueueFull, "too many connections are open; try again in 1 s").into_response();
+    }
     if app.stopping() {
         return Problem::stopping().into_response();
     }
@@ -103,10 +109,11 @@ pub(super) async fn guard(State((app, access)): State<(App, Access)>, request: R
     next.run(request).await
 }
 
-/// Refuses to listen where others can reach the server while writes or `/admin` are open, and keys that nobody can send.
+/// Refuses to listen where others can reach the server while writes or `/admin` are open, keys that nobody can send,
+/// origins that are none, and certificates that cannot be used.
 ///
 /// # Errors
-/// [`Error::Unprotected`] and [`Error::BadKey`], which say what to set.
+/// [`Error::Unprotected`], [`Error::BadKey`], [`Error::BadOrigin`], [`Error::HalfTls`] and [`Error::Tls`], which say what to set.
 pub fn check_listen(settings: &Settings) -> Result<(), Error> {
     let keys =
         [("search_key", &settings.search_key), ("write_key", &settings.write_key), ("admin_key", &settings.admin_key)];
@@ -117,6 +124,8 @@ pub fn check_listen(settings: &Settings) -> Result<(), Error> {
             return Err(Error::BadKey { key: name });
         }
     }
+    origin::allowed(settings.cors_origins.as_deref())?;
+    Tls::open(settings)?;
     if settings.listen.ip().to_canonical().is_loopback() {
         return Ok(());
     }

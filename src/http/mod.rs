@@ -1,14 +1,16 @@
 //! The REST API, one file a resource; problem details, keys, OpenAPI, the web page.
 //!
-//! A request passes, from the outside in: `envelope` (request id, log, trace, metrics, problem details), the catcher of
-//! panics, `deadline`, then the guard of its route (`keys`, a bound on the requests under way), then its handler. A
-//! handler answers with an `Answer` or a `Problem`; both are turned into bytes in one place.
+//! A connection gets one of the `places`, TLS where it is set, and a `pulse` that cuts it where its client is too slow. A
+//! request passes, from the outside in: `envelope` (request id, log, trace, metrics, problem details), `origin` and
+//! `head`, the catcher of panics, `deadline`, then the guard of its route (`keys`, a bound on the requests under way),
+//! then its handler. A handler answers with an `Answer` or a `Problem`; both are turned into bytes in one place.
 
 mod account;
 mod admin;
 mod answer;
 mod app;
 mod body;
+mod connection;
 mod deadline;
 mod documents;
 mod embed;
@@ -16,22 +18,27 @@ mod envelope;
 mod error;
 mod feedback;
 mod generations;
+mod head;
 mod health;
 mod hit;
-mod host;
 mod jobs;
 mod keys;
 mod ndjson;
 mod openai;
 mod openapi;
+mod origin;
 mod outlook;
+mod pace;
 mod page;
 mod parameters;
+mod places;
 mod problem;
+mod pulse;
 mod request_id;
 mod router;
 mod search;
 mod serve;
+mod tls;
 
 pub use app::App;
 pub use error::Error;

@@ -170,7 +170,10 @@ fn complete_operation(operation: &mut Operation, route: &Route) {
     let mut refusals = Vec::new();
     if let Some(key) = key {
         let nothing: [&str; 0] = [];
-        operation.security = Some(vec![SecurityRequirement::new(key, nothing), SecurityRequirement::default()]);
+        // The first is the key to ask for, the others are taken too; the empty one is for where no key is set.
+        let accepted = ["search_key", "write_key", "admin_key"].into_iter().skip_while(|name| *name != key);
+        let accepted = accepted.map(|name| SecurityRequirement::new(name, nothing));
+        operation.security = Some(accepted.chain([SecurityRequirement::default()]).collect());
         refusals
             .extend([("401", "A key is needed"), ("503", "Not ready, stopping, or too much waits; see Retry-After")]);
     }
@@ -180,12 +183,16 @@ fn complete_operation(operation: &mut Operation, route: &Route) {
     if operation.request_body.is_some() {
         refusals.extend([
             ("400", "The body is not JSON"),
+            ("408", "The body came too slowly"),
             ("413", "The body is too large"),
             ("415", "Not in this format"),
         ]);
     }
     if operation.request_body.is_some() || operation.parameters.is_some() {
         refusals.push(("422", "A field is unknown or breaks a rule"));
+    }
+    if route.method != Method::GET {
+        refusals.push(("403", "A page of another origin asked"));
     }
     if route.path == "/readyz" {
         refusals.push(("503", "They are not"));

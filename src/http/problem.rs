@@ -27,6 +27,9 @@ pub(super) enum Reason {
     MethodNotAllowed,
     BodyTooLarge,
     UnsupportedMediaType,
+    ForeignOrigin,
+    TooSlow,
+    TargetTooLong,
     UnknownField,
     InvalidField,
     CannotTrain,
@@ -39,7 +42,7 @@ pub(super) enum Reason {
 }
 
 /// The table: reason, status, the last part of the problem's type, its title.
-const TABLE: [(Reason, StatusCode, &str, &str); 21] = [
+const TABLE: [(Reason, StatusCode, &str, &str); 24] = [
     (Reason::MalformedRequest, StatusCode::BAD_REQUEST, "malformed-request", "The request cannot be read"),
     (Reason::MalformedJson, StatusCode::BAD_REQUEST, "malformed-json", "The body is not JSON"),
     (Reason::Unauthorized, StatusCode::UNAUTHORIZED, "unauthorized", "A key is needed"),
@@ -52,6 +55,9 @@ const TABLE: [(Reason, StatusCode, &str, &str); 21] = [
     (Reason::MethodNotAllowed, StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "Not with this method"),
     (Reason::BodyTooLarge, StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", "The body is too large"),
     (Reason::UnsupportedMediaType, StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "Not in this format"),
+    (Reason::ForeignOrigin, StatusCode::FORBIDDEN, "foreign-origin", "Not for pages of other origins"),
+    (Reason::TooSlow, StatusCode::REQUEST_TIMEOUT, "too-slow", "The request came too slowly"),
+    (Reason::TargetTooLong, StatusCode::URI_TOO_LONG, "target-too-long", "The target is too long"),
     (Reason::UnknownField, StatusCode::UNPROCESSABLE_ENTITY, "unknown-field", "A field is unknown"),
     (Reason::InvalidField, StatusCode::UNPROCESSABLE_ENTITY, "invalid-field", "A field breaks a rule"),
     (Reason::CannotTrain, StatusCode::UNPROCESSABLE_ENTITY, "cannot-train", "There is nothing to train on or with"),

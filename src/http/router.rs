@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use axum::Router;
 use axum::handler::Handler;
 use axum::http::{Method, StatusCode, Uri};
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, post};
 use tower_http::catch_panic::CatchPanicLayer;
@@ -16,10 +16,12 @@ use tower_http::compression::CompressionLayer;
 use super::app::App;
 use super::deadline::within_deadline;
 use super::envelope::{CLIENT_GONE, envelope};
-use super::host::one_host;
 use super::keys::{Access, guard};
+use super::origin::{cors, no_foreign_writes};
 use super::problem::{Problem, Reason};
-use super::{admin, documents, embed, feedback, generations, health, jobs, openai, openapi, outlook, page, search};
+use super::{
+    admin, documents, embed, feedback, generations, head, health, jobs, openai, openapi, outlook, page, search,
+};
 
 /// A route of the API.
 pub(super) struct Route {
@@ -104,14 +106,18 @@ pub fn router(app: App) -> Router {
 
 /// Puts around routes what surrounds every request.
 pub(super) fn surrounded(routes: Router<App>, app: App) -> Router {
-    routes
+    let routes = routes
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(app.clone(), within_deadline))
         .layer(CatchPanicLayer::custom(after_panic))
-        .layer(from_fn(one_host))
-        .layer(from_fn_with_state(app.clone(), envelope))
-        .with_state(app)
+        .layer(from_fn_with_state(app.clone(), head::check))
+        .layer(from_fn_with_state(app.clone(), no_foreign_writes));
+    let routes = match cors(app.origins()) {
+        Some(cors) => routes.layer(cors),
+        None => routes,
+    };
+    routes.layer(from_fn_with_state(app.clone(), envelope)).with_state(app)
 }
 
 /// The web page and the page of the API.

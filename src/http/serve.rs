@@ -1,61 +1,92 @@
 //! Takes connections until it is told to stop, then lets the requests under way end.
 
 use std::future::Future;
+use std::io;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
-use axum::extract::Request;
-use axum::serve::Listener;
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tower::ServiceExt;
+use tokio::time::Instant;
 
 use super::app::App;
+use super::connection::Common;
 use super::error::Error;
+use super::places::Places;
+use super::pulse::Limits;
 use super::router::router;
+use super::tls::Tls;
+
+/// How long no connection is taken after one could not be: descriptors come back when connections end.
+const PAUSE: Duration = Duration::from_millis(200);
+/// How often the log says that connections cannot be taken.
+const REMIND: Duration = Duration::from_secs(10);
 
 /// Serves until `shutdown` is done, then takes no more requests and waits `drain_timeout` for those under way.
 ///
 /// # Errors
-/// [`Error::Cut`] where some of them were not done by then.
-pub async fn serve(mut listener: TcpListener, app: App, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
-    let service = router(app.clone()).map_request(|request: Request<Incoming>| request.map(Body::new));
-    let service = TowerToHyperService::new(service);
-    let head_timeout = Duration::from_secs(app.settings().request_timeout.clamp(1, 3600));
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(head_timeout);
+/// [`Error::Cut`] where some of them were not done by then; [`Error::HalfTls`] and [`Error::Tls`] where the certificate
+/// cannot be used.
+pub async fn serve(listener: TcpListener, app: App, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
+    let tls = Tls::open(app.settings())?;
+    let (stop, stopping) = watch::channel(false);
+    let common = Common {
+        router: router(app.clone()),
+        places: Places::new(app.settings()),
+        limits: Limits::new(app.settings()),
+        settings: Arc::new(app.settings().clone()),
+        tls: tls.as_ref().map(Tls::acceptor).transpose()?,
+        stopping,
+    };
+    let watched = tls.map(|tls| tokio::spawn(tls.watch()));
 
-    let draining = GracefulShutdown::new();
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
+    let mut complained: Option<Instant> = None;
     loop {
+        let next = async {
+            let place = common.places.next().await;
+            (place, listener.accept().await)
+        };
         tokio::select! {
             () = &mut shutdown => break,
-            (stream, _) = Listener::accept(&mut listener) => {
-                send_at_once(&stream);
-                let connection = http.serve_connection(TokioIo::new(stream), service.clone());
-                let connection = draining.watch(connection);
-                connections.spawn(async move {
-                    if let Err(error) = connection.await {
-                        tracing::debug!(%error, "connection ended early");
+            (place, accepted) = next => match (place, accepted) {
+                (Some(place), Ok((stream, _))) => {
+                    connections.spawn(common.clone().serve(stream, place));
+                }
+                (None, _) => {}
+                (Some(_), Err(error)) if is_of_one_connection(&error) => {}
+                (Some(_), Err(error)) => {
+                    if complained.is_none_or(|at| at.elapsed() >= REMIND) {
+                        complained = Some(Instant::now());
+                        tracing::error!(
+                            %error,
+                            connections = connections.len(),
+                            "no connection can be taken now; where files are too many, raise the limit (`ulimit -n`)"
+                        );
                     }
-                });
-            }
+                    tokio::select! {
+                        () = &mut shutdown => break,
+                        () = tokio::time::sleep(PAUSE) => {}
+                    }
+                }
+            },
             Some(_) = connections.join_next() => {}
         }
     }
 
     app.stop();
     drop(listener);
+    if let Some(watched) = watched {
+        watched.abort();
+    }
     let allowance = Duration::from_secs(app.settings().drain_timeout);
     tracing::info!(connections = connections.len(), "draining");
-    if tokio::time::timeout(allowance, draining.shutdown()).await.is_ok() {
+    stop.send_replace(true);
+    let drained = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(allowance, drained).await.is_ok() {
         return Ok(());
     }
     while connections.try_join_next().is_some() {}
@@ -64,9 +95,8 @@ pub async fn serve(mut listener: TcpListener, app: App, shutdown: impl Future<Ou
     Err(error)
 }
 
-/// Small answers leave without waiting for more to send.
-fn send_at_once(stream: &TcpStream) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "TCP_NODELAY");
-    }
+/// Whether only one client's connection failed, before it was taken.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }

@@ -90,6 +90,23 @@ async fn an_answer_that_takes_too_long_is_given_up() {
 }
 
 #[tokio::test]
+async fn a_connection_of_the_reserve_gets_health_and_refusals() {
+    let server = server(Settings::default());
+    let asked = |path: &str| {
+        let mut request = axum::http::Request::get(path).body(Body::empty()).unwrap();
+        request.extensions_mut().insert(super::super::places::InReserve);
+        request
+    };
+    let seen = ask(&server, asked("/search?q=a")).await;
+    assert_eq!((seen.status, seen.header("retry-after")), (StatusCode::SERVICE_UNAVAILABLE, "1"));
+    assert_eq!(seen.json()["type"], "urn:anced:problem:queue-full");
+    assert!(seen.detail().contains("connections"), "{}", seen.detail());
+    for path in ["/healthz", "/metrics"] {
+        assert_eq!(ask(&server, asked(path)).await.status, StatusCode::OK, "{path}");
+    }
+}
+
+#[tokio::test]
 async fn a_full_house_turns_away_all_but_health() {
     let app = app(Settings::default());
     let permits = app.permits();

@@ -3,6 +3,7 @@
 mod api;
 mod keys;
 mod limits;
+mod origins;
 mod page;
 mod refusals;
 mod served;

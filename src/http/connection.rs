@@ -1,0 +1,177 @@
+//! One connection, from its first byte to its last.
+
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulConnection;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+use tower::ServiceExt;
+
+use super::pace::Paced;
+use super::places::{InReserve, Place, Places};
+use super::pulse::{Limits, Pulse, Timed};
+use crate::settings::Settings;
+
+/// hyper takes no smaller buffer.
+const SMALLEST_BUFFER: usize = 8192;
+/// What hyper takes without memory of its own for each request.
+const USUAL_HEADERS: usize = 100;
+/// Requests at once on a connection of HTTP/2.
+const STREAMS: u32 = 128;
+/// How long a stopping server waits for a request on a connection that has none.
+const LAST_CALL: Duration = Duration::from_millis(500);
+
+/// The answer to plain HTTP where TLS is spoken.
+const SPEAK_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/problem+json\r\nconnection: close\r\n\
+content-length: 147\r\n\r\n{\"type\":\"urn:anced:problem:malformed-request\",\"title\":\"The request cannot be read\",\
+\"status\":400,\"detail\":\"this port speaks TLS: ask with https://\"}";
+
+/// What all connections have in common.
+#[derive(Clone)]
+pub(super) struct Common {
+    pub(super) router: Router,
+    pub(super) places: Places,
+    pub(super) limits: Limits,
+    pub(super) settings: Arc<Settings>,
+    pub(super) tls: Option<TlsAcceptor>,
+    /// Becomes true when the server stops.
+    pub(super) stopping: watch::Receiver<bool>,
+}
+
+impl Common {
+    /// Serves a connection to its end.
+    pub(super) async fn serve(self, stream: TcpStream, place: Place) {
+        // Small answers leave without waiting for more to send.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "TCP_NODELAY");
+        }
+        let ended = match self.tls.clone() {
+            None => self.http1(stream, &place).await,
+            Some(acceptor) => self.secured(acceptor, stream, &place).await,
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%error, "connection ended early");
+        }
+    }
+
+    async fn secured(self, acceptor: TlsAcceptor, stream: TcpStream, place: &Place) -> io::Result<()> {
+        let mut stopping = self.stopping.clone();
+        let handshake = async {
+            let mut first = [0];
+            if stream.peek(&mut first).await? > 0 && first[0].is_ascii_uppercase() {
+                let mut stream = stream;
+                stream.write_all(SPEAK_TLS).await?;
+                stream.shutdown().await?;
+                return Ok(None);
+            }
+            acceptor.accept(stream).await.map(Some)
+        };
+        let secured = tokio::select! {
+            secured = tokio::time::timeout(self.limits.head, handshake) => secured.map_err(io::Error::from)??,
+            _ = stopping.wait_for(|stopping| *stopping) => return Ok(()),
+        };
+        let Some(stream) = secured else { return Ok(()) };
+        match stream.get_ref().1.alpn_protocol() {
+            Some(b"h2") => self.http2(stream, place).await,
+            _ => self.http1(stream, place).await,
+        }
+    }
+
+    fn limits(&self, place: &Place) -> Limits {
+        if place.in_reserve { self.limits.hurried() } else { self.limits }
+    }
+
+    async fn http1(self, stream: impl AsyncRead + AsyncWrite + Unpin + 'static, place: &Place) -> io::Result<()> {
+        let most = self.settings.max_head_bytes;
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new()).header_read_timeout(None);
+        http.max_header_size(most).max_buf_size(most.max(SMALLEST_BUFFER)).keep_alive(!place.in_reserve);
+        if self.settings.max_headers != USUAL_HEADERS {
+            http.max_headers(self.settings.max_headers);
+        }
+        let pulse = Pulse::new(self.limits(place), false);
+        let stream = TokioIo::new(self.timed(stream, &pulse));
+        let connection = http.serve_connection(stream, service_fn(self.answering(place, &pulse)));
+        drive(connection, &pulse, self.stopping).await
+    }
+
+    async fn http2(self, stream: impl AsyncRead + AsyncWrite + Unpin + 'static, place: &Place) -> io::Result<()> {
+        let mut http = http2::Builder::new(TokioExecutor::new());
+        http.timer(TokioTimer::new()).max_concurrent_streams(STREAMS);
+        http.max_header_list_size(u32::try_from(self.settings.max_head_bytes).unwrap_or(u32::MAX));
+        let pulse = Pulse::new(self.limits(place), true);
+        let stream = TokioIo::new(self.timed(stream, &pulse));
+        let connection = http.serve_connection(stream, service_fn(self.answering(place, &pulse)));
+        drive(connection, &pulse, self.stopping).await
+    }
+
+    fn timed<S>(&self, stream: S, pulse: &Pulse) -> Timed<S, impl Fn() -> bool + Unpin + use<S>> {
+        let places = self.places.clone();
+        Timed::new(stream, pulse.clone(), move || places.are_short())
+    }
+
+    /// Hands requests to the router, within the limits of their connection.
+    fn answering(&self, place: &Place, pulse: &Pulse) -> impl Fn(Request<Incoming>) -> Answering + Clone + use<> {
+        let (router, limits, pulse, in_reserve) =
+            (self.router.clone(), self.limits(place), pulse.clone(), place.in_reserve);
+        move |request| {
+            let under_way = pulse.begin();
+            let mut request = request.map(|body| Paced::new(body, limits));
+            if in_reserve {
+                request.extensions_mut().insert(InReserve);
+            }
+            let answer = router.clone().oneshot(request);
+            Box::pin(async move { Ok(answer.await?.map(|body| under_way.answer(body))) })
+        }
+    }
+}
+
+type Answering =
+    std::pin::Pin<Box<dyn Future<Output = Result<axum::http::Response<Body>, std::convert::Infallible>> + Send>>;
+
+/// Runs a connection; when the server stops, it ends with the requests that are under way.
+async fn drive<C>(connection: C, pulse: &Pulse, mut stopping: watch::Receiver<bool>) -> io::Result<()>
+where
+    C: GracefulConnection,
+    C::Error: std::error::Error + Send + Sync + 'static,
+{
+    let mut connection = pin!(connection);
+    tokio::select! {
+        ended = connection.as_mut() => return ended.map_err(io::Error::other),
+        // An error is the end of the server, too.
+        _ = stopping.wait_for(|stopping| *stopping) => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    loop {
+        match tokio::time::timeout(LAST_CALL, connection.as_mut()).await {
+            Ok(ended) => return ended.map_err(io::Error::other),
+            Err(_) if pulse.is_quiet() => return Ok(()),
+            Err(_) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_refusal_of_plain_http_is_whole() {
+        let text = std::str::from_utf8(SPEAK_TLS).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(&format!("content-length: {}", body.len())), "{}", body.len());
+        assert_eq!(serde_json::from_str::<serde_json::Value>(body).unwrap()["status"], 400);
+    }
+}
