@@ -15,7 +15,7 @@ BROWSER = chromium chromium-driver fonts-dejavu-core
 BINARY = $(or $(CARGO_TARGET_DIR),target)/release/anced
 
 .DEFAULT_GOAL := help
-.PHONY: help tools browser prometheus setup build serve test bench bench-search bench-train bench-ablation clean
+.PHONY: help tools browser prometheus setup build serve test check-api bench bench-search bench-connections bench-train bench-ablation clean
 
 help: ## show these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,12 +48,18 @@ test: setup prometheus browser ## format, lints, tests and documentation, as CI 
 	$(CARGO) test --locked
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
 
+check-api: setup build ## ask everything that /openapi.json allows, and more (schemathesis): five minutes
+	scripts/check-api
+
 bench: setup ## micro-benchmarks
 	$(CARGO) bench --locked --benches
 
 bench-search: setup build ## the server under 1, 8 and 64 clients, beside FastAPI + sentence-transformers + faiss
 	@command -v wrk >/dev/null || $(SUDO) apt-get install -y wrk || { echo "make: wrk is missing; install it" >&2; exit 1; }
 	benches/search/run
+
+bench-connections: setup build ## what 2,000 open connections cost those who search
+	benches/connections/run
 
 bench-train: setup ## a training step beside PyTorch's (brings PyTorch into an environment of its own)
 	benches/train/run

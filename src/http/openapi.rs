@@ -178,7 +178,7 @@ fn complete_operation(operation: &mut Operation, route: &Route) {
             .extend([("401", "A key is needed"), ("503", "Not ready, stopping, or too much waits; see Retry-After")]);
     }
     if operation.parameters.is_some() {
-        refusals.push(("400", "A parameter cannot be read"));
+        refusals.extend([("400", "A parameter cannot be read"), ("414", "The target is too long")]);
     }
     if operation.request_body.is_some() {
         refusals.extend([

@@ -52,7 +52,7 @@ impl Places {
 
     fn of(most: usize) -> Self {
         let semaphore = |places: usize| Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS)));
-        Self { most, places: semaphore(most), reserve: semaphore(RESERVE.min(most)) }
+        Self { most, places: semaphore(most), reserve: semaphore(RESERVE.min(most / 4 + 1)) }
     }
 
     /// A place for the next connection; waits where even the reserve is full.

@@ -33,7 +33,7 @@ pub fn exchange(port: u16, request: &[u8]) -> Raw {
 }
 
 /// Reads an answer up to the end of its connection.
-pub fn answer(stream: &mut TcpStream) -> Raw {
+pub fn answer(stream: &mut impl Read) -> Raw {
     let mut bytes = Vec::new();
     let _ = stream.read_to_end(&mut bytes);
     let end = bytes.windows(4).position(|window| window == b"\r\n\r\n");
