@@ -59,3 +59,47 @@ fn fill() {
     assert!(store.write(&[document(kept)]).is_err());
     println!("kept {kept} documents");
 }
+
+/// The map takes as much address space as it can have, far more than a disk; where the system gives little, the store
+/// ends there.
+#[test]
+fn a_store_without_address_space_refuses_the_write_and_grows_with_the_limit() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = Command::new("sh")
+        .args(["-c", "ulimit -v 900000; exec \"$0\" --exact fill_map --ignored --nocapture --test-threads 1"])
+        .arg(std::env::current_exe().unwrap())
+        .env(FOLDER, folder.path())
+        .output()
+        .unwrap();
+    let printed = String::from_utf8_lossy(&run.stdout).into_owned();
+    assert!(run.status.success(), "{} {printed} {}", run.status, String::from_utf8_lossy(&run.stderr));
+    let kept: u64 = printed.split_once("kept ").unwrap().1.split_whitespace().next().unwrap().parse().unwrap();
+
+    let store = Store::open(folder.path()).unwrap();
+    assert_eq!((store.count().unwrap(), store.last_sequence().unwrap()), (kept, kept));
+    assert_eq!(store.write(&large(kept)).unwrap()[0].sequence, kept + 1);
+}
+
+fn large(first: u64) -> Vec<Document> {
+    (first..first + 100).map(|number| Document { text: "x".repeat(200_000), ..document(number) }).collect()
+}
+
+#[test]
+#[ignore = "run by the test above, under its limit"]
+fn fill_map() {
+    let Some(folder) = std::env::var_os(FOLDER) else { return };
+    let store = Store::open(Path::new(&folder)).unwrap();
+    let mut kept = 0;
+    let error = loop {
+        match store.write(&large(kept)) {
+            Ok(_) => kept += 100,
+            Err(error) => break error,
+        }
+        assert!(kept < 10_000, "the limit does not hold");
+    };
+    assert!(matches!(error, Error::Full { .. }), "{error:?}");
+    assert!(error.to_string().contains("ulimit -v"), "{error}");
+    assert_eq!(store.count().unwrap(), kept);
+    assert!(store.document(&(kept - 1).to_string()).unwrap().is_some());
+    println!("kept {kept} documents");
+}

@@ -323,7 +323,8 @@ mod tests {
         let stream = Body::from_stream(futures_util::stream::pending::<Result<Bytes, io::Error>>());
         let endless = pulse.begin().answer(stream);
         assert_eq!(seconds_left(&pulse, false), None, "an answer of unknown length");
-        pulse.state().stalled_since = Some(pulse.state().idle_since);
+        let since = pulse.state().idle_since;
+        pulse.state().stalled_since = Some(since);
         assert_eq!(seconds_left(&pulse, false), Some((10, Cut::Slow)), "one that is not taken");
         drop(endless);
     }
