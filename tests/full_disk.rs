@@ -66,7 +66,7 @@ fn fill() {
 fn a_store_without_address_space_refuses_the_write_and_grows_with_the_limit() {
     let folder = tempfile::tempdir().unwrap();
     let run = Command::new("sh")
-        .args(["-c", "ulimit -v 900000; exec \"$0\" --exact fill_map --ignored --nocapture --test-threads 1"])
+        .args(["-c", "ulimit -v 500000; exec \"$0\" --exact fill_map --ignored --nocapture --test-threads 1"])
         .arg(std::env::current_exe().unwrap())
         .env(FOLDER, folder.path())
         .output()

@@ -58,7 +58,7 @@ async fn serve(settings: &Arc<Settings>, sample: Option<PathBuf>) -> anyhow::Res
     })?;
     let address = listener.local_addr()?;
     let metrics = Arc::new(Metrics::new()?);
-    let (data, _lock) = DataFolder::open_locked(&settings.data)?;
+    let (data, _lock) = DataFolder::open_locked(&settings.data).map_err(|error| advised(error, &settings.data))?;
     let app = App::new(Arc::clone(settings), Arc::clone(&metrics));
     if let Some(endpoint) = &settings.otlp_endpoint {
         app.trace_to(Traces::open(endpoint, settings.trace_share).map_err(Usage)?);
@@ -163,6 +163,23 @@ fn import_sample(data: &DataFolder, sample: &Path) -> anyhow::Result<()> {
     std::fs::write(&begun, format!("{}\n", sample.display())).with_context(failed)?;
     import(data.store(), &[sample], &ImportOptions::default())?;
     std::fs::remove_file(&begun).with_context(failed)
+}
+
+/// Says what to do about a folder that this user may not write.
+fn advised(error: crate::generation::Error, data: &Path) -> anyhow::Error {
+    use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+    let is_denied = matches!(
+        &error,
+        crate::generation::Error::Io { source, .. } if matches!(source.kind(), PermissionDenied | ReadOnlyFilesystem)
+    );
+    let error = anyhow::Error::new(error);
+    if !is_denied {
+        return error;
+    }
+    error.context(format!(
+        "the data folder {} cannot be written: give this user the right to write it, or choose another with --data",
+        data.display()
+    ))
 }
 
 fn describe(retriever: &Retriever, url: String) {

@@ -1,4 +1,7 @@
 //! TLS: a certificate and its key from PEM files, taken anew when they change.
+//!
+//! The cryptography is ring's: it builds with the C compiler that is needed anyhow, where aws-lc-rs brings CMake and
+//! several times the code.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
