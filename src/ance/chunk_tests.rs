@@ -151,3 +151,23 @@ fn a_step_minimises_the_loss_over_best_pieces() {
         assert!(losses[7] < losses[0], "{objective:?}: {losses:?}");
     }
 }
+
+#[test]
+fn a_positive_that_ranks_low_has_its_score() {
+    let (data, encoder) = (data(3), encoder());
+    let runtime = Runtime::load(None, 0).unwrap();
+    let encoded = Vectors::encode(&encoder, &data, &|_| None, &mut |_, _| Ok(())).unwrap();
+    let all = encoded.nearest_to_train(&runtime, data.passages.len()).unwrap();
+    let mut hits = vec![Vec::new(); data.train.len()];
+    encoded.add_positives(&mut hits, &data);
+    for ((query, added), all) in data.train.iter().zip(&hits).zip(&all) {
+        assert_eq!(added.len(), query.positives.len());
+        for (number, score) in added {
+            let (_, wanted) = all.iter().find(|hit| hit.0 == *number).unwrap();
+            assert!((score - wanted).abs() < 1e-5, "{score} for {wanted}");
+        }
+    }
+    let added = hits.clone();
+    encoded.add_positives(&mut hits, &data);
+    assert_eq!(hits, added, "none comes twice");
+}

@@ -112,6 +112,31 @@ impl Vectors {
         self.nearest(runtime, &self.train, k)
     }
 
+    /// Adds to the hits of each train query its positives that are not among them, with their scores, best first: what
+    /// a candidate is compared with is the best positive, however low that one ranks.
+    pub(super) fn add_positives(&self, hits: &mut [Vec<Hit>], data: &TrainingData) {
+        let queries = self.train.chunks_exact(self.dimension.max(1));
+        for ((hits, query), vector) in hits.iter_mut().zip(&data.train).zip(queries) {
+            let found: HashSet<u32> = hits.iter().map(|hit| hit.0).collect();
+            let missing = query.positives.iter().map(|&number| number as u32).filter(|number| !found.contains(number));
+            let mut missing: Vec<Hit> = missing.map(|number| (number, self.score(vector, number))).collect();
+            missing.sort_unstable_by(|a, b| b.1.total_cmp(&a.1));
+            hits.append(&mut missing);
+        }
+    }
+
+    /// The inner product of a query's vector and a document's best row.
+    fn score(&self, query: &[f32], document: u32) -> f32 {
+        let rows = if self.owners.is_empty() {
+            document as usize..document as usize + 1
+        } else {
+            let start = self.owners.partition_point(|&owner| owner < document);
+            start..self.owners.partition_point(|&owner| owner <= document)
+        };
+        let rows = self.documents[rows.start * self.dimension..rows.end * self.dimension].chunks_exact(self.dimension);
+        rows.map(|row| row.iter().zip(query).map(|(a, b)| a * b).sum()).fold(f32::NEG_INFINITY, f32::max)
+    }
+
     /// The standard measures on the dev queries, by exact search.
     pub(super) fn measure_dev(&self, runtime: &Runtime, data: &TrainingData) -> Result<Report, Error> {
         let deepest = 1000;

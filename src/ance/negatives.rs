@@ -47,12 +47,13 @@ pub(super) struct Candidates {
 }
 
 impl Candidates {
-    /// From rankings of each train query that hold at least `depth` documents beside the positives.
+    /// From rankings of each train query that hold at least `depth` documents beside the positives, and the best positive
+    /// wherever it ranks.
     pub(super) fn from_hits(hits: &[Vec<Hit>], data: &TrainingData, mining: &Mining, seed: u64, round: u64) -> Self {
         let list = |(number, hits): (usize, &Vec<Hit>)| {
             let positives = &data.train[number].positives;
             let is_positive = |document: u32| positives.binary_search(&(document as usize)).is_ok();
-            // A positive that is not even among the hits scores below all of them.
+            // BM25 does not rank all documents: a positive that it did not find scores below all that it found.
             let best = hits.iter().find(|hit| is_positive(hit.0)).or(hits.last()).map_or(f32::MAX, |hit| hit.1);
             let limit = mining.margin.map_or(f32::INFINITY, |margin| best + margin);
             let below = mining.positive_share.map_or(f32::INFINITY, |share| best * share);

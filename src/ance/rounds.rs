@@ -281,7 +281,11 @@ impl<'a> Run<'a> {
         listener(Event::Phase { round: round + 1, phase: "mine", done: 0, total, beside: false })?;
         let depth = Candidates::ranking_depth(data, mining);
         let mut hits: Vec<Vec<Hit>> = match mining.negatives {
-            Negatives::Ance => vectors.nearest_to_train(&self.machine.runtime, depth)?,
+            Negatives::Ance => {
+                let mut hits = vectors.nearest_to_train(&self.machine.runtime, depth)?;
+                vectors.add_positives(&mut hits, data);
+                hits
+            }
             Negatives::Bm25 | Negatives::Bm25Random => self.bm25(data, depth)?,
             Negatives::Random | Negatives::None => vec![Vec::new(); data.train.len()],
         };

@@ -128,7 +128,7 @@ impl Common {
             (self.router.clone(), self.limits(place), pulse.clone(), place.in_reserve);
         move |request| {
             let under_way = pulse.begin();
-            let mut request = request.map(|body| Paced::new(body, limits));
+            let mut request = request.map(|body| Paced::body(body, limits));
             if in_reserve {
                 request.extensions_mut().insert(InReserve);
             }

@@ -36,7 +36,7 @@ pub(super) struct Paced {
 }
 
 impl Paced {
-    pub(super) fn new(body: Incoming, limits: Limits) -> Body {
+    pub(super) fn body(body: Incoming, limits: Limits) -> Body {
         // Most requests have none, or it is there already.
         if body.is_end_stream() {
             return Body::empty();
