@@ -238,7 +238,8 @@ settings! {
         dropout: bool = false,
         /// Of every choice by chance.
         seed: u64 = 1,
-        /// What chooses the best round and decides whether its generation is published, on the dev queries.
+        /// What chooses the best round and decides whether its generation is published, on the dev queries: nDCG@10,
+        /// MRR@10, Recall@100 or Recall@1000.
         measure: String = "nDCG@10".into(),
         /// How much lower than the live generation's the measure may be.
         tolerance: f64 = 0.0,

@@ -122,6 +122,44 @@ impl Plan {
         if self.mining.negatives == Negatives::None && self.recipe.loss.objective == Objective::Pairwise {
             return refuse("the pairwise loss needs negatives; use the in-batch loss, or another source");
         }
+        // One that is never taken would have no value, and every generation would be as good as the live one.
+        if !Measure::STANDARD.contains(&self.measure) {
+            let taken = Measure::STANDARD.map(|measure| measure.to_string()).join(", ");
+            return refuse(&format!("measure {} is not taken of a round; it must be one of {taken}", self.measure));
+        }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(settings: Settings) -> String {
+        Plan::from_settings(&settings).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_measure_that_no_round_has_cannot_decide() {
+        for measure in ["nDCG@5", "MRR@100", "Recall@10"] {
+            let told = refused(Settings { measure: measure.into(), ..Settings::default() });
+            assert!(told.contains(measure) && told.contains("nDCG@10"), "{told}");
+        }
+        for measure in Measure::STANDARD {
+            let settings = Settings { measure: measure.to_string(), ..Settings::default() };
+            assert_eq!(Plan::from_settings(&settings).unwrap().measure, measure);
+        }
+    }
+
+    #[test]
+    fn counts_that_no_machine_could_hold_are_refused() {
+        for (settings, word) in [
+            (Settings { batch: Some(usize::MAX), ..Settings::default() }, "batch"),
+            (Settings { accumulation: Some(usize::MAX), ..Settings::default() }, "accumulation"),
+            (Settings { steps: Some(u64::MAX), warmup: Some(0), ..Settings::default() }, "steps"),
+        ] {
+            let told = refused(settings);
+            assert!(told.contains(word) && told.contains("at most"), "{told}");
+        }
     }
 }

@@ -100,7 +100,8 @@ refresh_body! {
     dropout: bool => std::convert::identity;
     /// Of every choice by chance.
     seed: u64 => std::convert::identity;
-    /// What chooses the best round and decides whether its generation goes live: `nDCG@10` and others.
+    /// What chooses the best round and decides whether its generation goes live: `nDCG@10`, `MRR@10`, `Recall@100` or
+    /// `Recall@1000`.
     measure: String => std::convert::identity;
     /// How much lower than the live generation's the measure may be.
     tolerance: f64 => std::convert::identity;
