@@ -71,9 +71,11 @@ impl Candidates {
         Self { lists: hits.iter().enumerate().map(list).collect() }
     }
 
-    /// How deep a ranking must be so that `depth` documents are left beside the positives.
+    /// How deep a ranking must be so that `depth` documents are left beside the positives: never deeper than there are
+    /// documents, for which memory is taken.
     pub(super) fn ranking_depth(data: &TrainingData, mining: &Mining) -> usize {
-        mining.depth + data.train.iter().map(|query| query.positives.len()).max().unwrap_or(0)
+        let positives = data.train.iter().map(|query| query.positives.len()).max().unwrap_or(0);
+        mining.depth.saturating_add(positives).min(data.names.len())
     }
 
     pub(super) fn write(&self, file: &Path) -> Result<(), Error> {
@@ -185,6 +187,16 @@ mod tests {
         assert_eq!(picked(&hits, &Mining { skip: 2, depth: 4, ..ALL }), [3, 4]);
         // What is skipped does not come back because of a limit.
         assert_eq!(picked(&hits, &Mining { skip: 1, margin: Some(0.1), ..ALL }), [1, 3, 4, 6]);
+    }
+
+    #[test]
+    fn no_ranking_is_deeper_than_there_are_documents() {
+        let query = TrainQuery { positives: vec![2, 5], ..TrainQuery::default() };
+        let names = (0..9).map(|number| number.to_string()).collect();
+        let data = TrainingData { names, train: vec![query], ..TrainingData::default() };
+        for (depth, wanted) in [(3, 5), (8, 9), (usize::MAX, 9)] {
+            assert_eq!(Candidates::ranking_depth(&data, &Mining { depth, ..ALL }), wanted);
+        }
     }
 
     #[test]

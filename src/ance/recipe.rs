@@ -5,6 +5,11 @@ use serde::{Deserialize, Serialize};
 use super::Error;
 use crate::onnx::{Adam, Loss, Objective, Optimizer, TrainingPrecision};
 
+/// Triples of a batch, and batches of a step, at most: far above what is of use, and no product with them overflows.
+const MOST: usize = 1 << 16;
+/// Steps of a run at most.
+const MOST_STEPS: u64 = 1_000_000_000;
+
 /// The settings of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -80,6 +85,12 @@ impl Recipe {
         let positive = |value: f32| value.is_finite() && value > 0.0;
         if self.batch == 0 || self.accumulation == 0 {
             return refuse("batch and accumulation must be 1 or more");
+        }
+        if self.batch > MOST || self.accumulation > MOST {
+            return refuse("batch and accumulation must be at most 65536 each");
+        }
+        if self.schedule.steps > MOST_STEPS {
+            return refuse("steps must be at most 1000000000 in all rounds");
         }
         if self.schedule.steps == 0 || self.schedule.warmup > self.schedule.steps {
             return refuse("steps must be 1 or more, and warmup not more than steps");
