@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::Error;
 use crate::corpus::{Judgment, Split, Store};
 use crate::encoder::{Checkpoint, Side, TextEncoder};
+use crate::evaluation::{self, judged_split};
 
 /// Documents read and tokenised at once.
 const PAGE: usize = 4096;
@@ -49,7 +50,7 @@ pub struct TrainingData {
     pub(super) sequences: Vec<Option<u64>>,
     /// Queries with at least one positive that is there, in the order of their ids.
     pub(super) train: Vec<TrainQuery>,
-    /// The names and token ids of dev queries.
+    /// The names and token ids of dev queries, those that a generation is measured with.
     pub(super) dev: Vec<(String, Vec<u32>)>,
     pub(super) judgments: Vec<Judgment>,
 }
@@ -127,15 +128,65 @@ impl TrainingData {
         let query = |((text, positives, answers), ids)| TrainQuery { text, ids, positives, answers };
         let train = train.into_iter().zip(ids).map(query);
         let train = train.collect();
-        let (queries, judgments): (Vec<_>, Vec<_>) = store.judged_queries(Split::Dev)?.into_iter().unzip();
+        // The queries of the gate, so that the measures of a round and of a generation can be compared.
+        let (queries, judgments) = match judged_split(store, Split::Dev) {
+            Ok(split) => (split.queries, split.judgments),
+            Err(evaluation::Error::NoJudgments(_)) => (Vec::new(), Vec::new()),
+            Err(error) => return Err(error.into()),
+        };
         let texts: Vec<String> = queries.iter().map(|query| query.text.clone()).collect();
         let ids = queries_of.tokenize(&texts, Side::Query)?;
         let dev = queries.into_iter().map(|query| query.id).zip(ids).collect();
-        Ok(Self { names, passages, sequences, train, dev, judgments: judgments.concat() })
+        Ok(Self { names, passages, sequences, train, dev, judgments })
     }
 
     /// How many documents, train queries and dev queries there are.
     pub fn counts(&self) -> (usize, usize, usize) {
         (self.names.len(), self.train.len(), self.dev.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::corpus::{Document, Feedback, Grade, Query, Source};
+    use crate::encoder::Overrides;
+
+    /// A thumb down alone says that a hit was wrong, not that nothing could be found: it has no measure.
+    #[test]
+    fn rounds_are_measured_with_the_queries_of_the_gate() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let document = |id: &str| Document {
+            id: id.into(),
+            title: String::new(),
+            text: format!("dense retrieval {id}"),
+            metadata: serde_json::Map::new(),
+        };
+        store.write(&["d1", "d2"].map(document)).unwrap();
+        let judgment = |(query, split): (&str, Split)| Judgment {
+            query: query.into(),
+            document: "d1".into(),
+            grade: 1,
+            split,
+            source: Source::File,
+        };
+        let query = |id: &str| Query { id: id.into(), text: format!("query {id}"), answers: Vec::new() };
+        store.write_queries(&["train", "dev"].map(query)).unwrap();
+        store.write_judgments(&[("train", Split::Train), ("dev", Split::Dev)].map(judgment)).unwrap();
+        for (query, grade) in [("a wrong hit", 0), ("a right hit", 1)] {
+            let grade = Grade::new(grade).unwrap();
+            let vote = Feedback { query: query.into(), document: "d2".into(), grade, replaces: None };
+            store.write_feedback(&vote, 1.0).unwrap().unwrap();
+        }
+        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/reference/bert-mean");
+        let checkpoint = Checkpoint::open(&model, &Overrides::default()).unwrap();
+        let data = TrainingData::read(&store, &checkpoint, Lengths { query: 16, passage: 16 }).unwrap();
+        let gate = judged_split(&store, Split::Dev).unwrap();
+        assert_eq!(
+            data.dev.iter().map(|(id, _)| id).collect::<Vec<_>>(),
+            gate.queries.iter().map(|query| &query.id).collect::<Vec<_>>()
+        );
+        assert_eq!((data.dev.len(), &data.judgments), (2, &gate.judgments));
     }
 }
