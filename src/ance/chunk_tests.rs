@@ -11,11 +11,12 @@ use super::negatives::{Candidates, Mining};
 use super::visits::Visits;
 use crate::corpus::{Document, Judgment, Query, Source, Split, Store};
 use crate::encoder::{Checkpoint, Encoder, EncoderOptions, Overrides, Side};
+use crate::index::SavedVectors;
 use crate::onnx::{
     Adam, Batch, Example, Loss, Objective, Optimizer, Placement, Runtime, TrainingOptions, TrainingPrecision,
     TrainingSession,
 };
-use crate::settings::{Negatives, Settings};
+use crate::settings::{Negatives, Settings, Similarity};
 use crate::telemetry::Metrics;
 
 const LENGTHS: Lengths = Lengths { query: 16, passage: 12 };
@@ -96,6 +97,32 @@ fn a_batch_holds_every_piece_and_mining_scores_a_document_by_its_best() {
         }
     }
     assert!(encoded.measure_dev(&runtime, &data).unwrap().means().count() > 0);
+}
+
+#[test]
+fn vectors_that_are_known_are_taken_bit_for_bit() {
+    let data = data(1);
+    let overrides = Overrides { similarity: Some(Similarity::Cosine), ..overrides(1) };
+    let options = EncoderOptions { overrides, ..EncoderOptions::from(&Settings::default()) };
+    let (runtime, metrics) = (Runtime::load(None, 0).unwrap(), Arc::new(Metrics::new().unwrap()));
+    let encoder = Encoder::open(&folder(), &options, &runtime, &metrics).unwrap();
+    let encoded = Vectors::encode(&encoder, &data, &|_| None, &mut |_, _| Ok(())).unwrap();
+    let kept = tempfile::tempdir().unwrap();
+    let file = kept.path().join("vectors.safetensors");
+    encoded.save(&file, &data, "a round").unwrap();
+    let saved = SavedVectors::open(&file, None).unwrap().unwrap();
+    assert!(!saved.is_empty());
+    // Of length 1 but for the last bits, as vectors are that were once brought to it.
+    let known = |number: usize| -> Option<Vec<f32>> {
+        Some(saved.get(data.sequences[number]?)?.iter().map(|value| value * (1.0 + 1e-6)).collect())
+    };
+    let again = Vectors::encode(&encoder, &data, &known, &mut |_, _| Ok(())).unwrap();
+    assert_eq!((encoded.reused(), again.reused()), (0, saved.len()));
+    again.save(&file, &data, "a round").unwrap();
+    let taken = SavedVectors::open(&file, None).unwrap().unwrap();
+    for (number, sequence) in data.sequences.iter().enumerate() {
+        assert_eq!(sequence.and_then(|sequence| taken.get(sequence)), known(number));
+    }
 }
 
 /// The loss by hand, of scores that are maxima over the pieces of a document.

@@ -48,6 +48,7 @@ impl Vectors {
         let total = rows + data.train.len() + data.dev.len();
         let (mut done, mut reused) = (0, 0);
         let mut all = |texts: Vec<&Vec<u32>>, known: &dyn Fn(usize) -> Option<Vec<f32>>, side| -> Result<_, Error> {
+            let is_cosine = encoder.checkpoint().similarity == Similarity::Cosine;
             let mut flat = vec![0.0; texts.len() * dimension];
             let mut order = Vec::new();
             for at in 0..texts.len() {
@@ -62,14 +63,15 @@ impl Vectors {
             order.sort_by_key(|&at| texts[at].len());
             for page in order.chunks(PAGE) {
                 let ids = page.iter().map(|&at| texts[at].clone()).collect();
-                for (&at, vector) in page.iter().zip(encoder.encode_tokens(ids, side)?.vectors) {
+                for (&at, mut vector) in page.iter().zip(encoder.encode_tokens(ids, side)?.vectors) {
+                    // Not those that are known: a second time changes last bits, and a run that goes on must not.
+                    if is_cosine {
+                        normalize(&mut vector);
+                    }
                     flat[at * dimension..][..dimension].copy_from_slice(&vector);
                 }
                 done += page.len();
                 progress(done, total)?;
-            }
-            if encoder.checkpoint().similarity == Similarity::Cosine {
-                flat.chunks_exact_mut(dimension).for_each(normalize);
             }
             Ok(flat)
         };
