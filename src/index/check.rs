@@ -8,11 +8,9 @@ use safetensors::{Dtype, SafeTensors};
 
 use super::files::keys;
 use super::graph::Graph;
+use super::key::Key;
 use super::{Error, IndexOptions};
 use crate::settings::Settings;
-
-/// The graph stores a document's later pieces under their number in the bits from this one on.
-const PIECE_BITS: u32 = 48;
 
 /// What two files of an index hold.
 #[derive(Debug, Clone, Default)]
@@ -33,6 +31,7 @@ pub fn contents(vectors_file: &Path, graph_file: &Path, dimension: usize) -> Res
     let tensors = SafeTensors::deserialize(&map).map_err(|error| refuse(error.to_string()))?;
     let tensor = |name| tensors.tensor(name).map_err(|error| refuse(error.to_string()));
     let (vectors, sequences) = (tensor("vectors")?, tensor("sequences")?);
+    tensor("unreached")?;
     let count = sequences.shape().first().copied().unwrap_or(0);
     if sequences.dtype() != Dtype::U64 || vectors.shape() != [count, dimension] {
         return Err(refuse(format!("its tensors do not fit {dimension} components")));
@@ -40,15 +39,13 @@ pub fn contents(vectors_file: &Path, graph_file: &Path, dimension: usize) -> Res
     let graph = Graph::load(graph_file, dimension, &IndexOptions::from(&Settings::default()))?;
     let mut contents = Contents::default();
     let mut twice = HashSet::new();
-    let (mut last, mut piece, mut missing) = (None, 0_u64, 0_u64);
-    for sequence in keys(sequences.data()) {
-        // The pieces of a document stand one after the other.
-        piece = if last == Some(sequence) { piece + 1 } else { 0 };
-        last = Some(sequence);
-        if piece == 0 && !contents.documents.insert(sequence) {
+    let mut missing = 0;
+    for (sequence, key) in Key::number(keys(sequences.data())) {
+        let key = key.ok_or_else(|| refuse(Error::Key { key: sequence }.to_string()))?;
+        if key.is_first() && !contents.documents.insert(sequence) {
             twice.insert(sequence);
         }
-        missing += u64::from(!graph.contains(piece << PIECE_BITS | sequence));
+        missing += u64::from(!graph.contains(key.raw()));
     }
     let infinite = match vectors.dtype() {
         Dtype::F32 => values(vectors.data(), |bytes: [u8; 4]| f32::from_le_bytes(bytes)),

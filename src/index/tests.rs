@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use roaring::RoaringTreemap;
+use safetensors::tensor::{Dtype, TensorView};
 
-use super::{Error, GRAPH_FILE, Index, IndexOptions, Neighbour, VECTORS_FILE};
+use super::{Error, GRAPH_FILE, Index, IndexOptions, Neighbour, VECTORS_FILE, contents};
 use crate::onnx::Runtime;
 use crate::settings::{Settings, Similarity};
 
@@ -157,4 +158,34 @@ fn a_document_that_is_there_keeps_its_vectors() {
     // A key above those that there are is nobody's, not a piece of another document.
     index.remove(&[1 << 48 | 7]);
     assert_eq!((index.count(), index.vector(1 << 48 | 7, 0)), (2, None));
+}
+
+#[test]
+fn a_check_refuses_what_an_index_would_not_open() {
+    let (index, mut documents) = (empty(&runtime()), Documents::new());
+    add(&index, &mut documents, 7, &[vec![1.0; DIMENSION], vec![0.5; DIMENSION]]);
+    let folder = tempfile::tempdir().unwrap();
+    let files = [VECTORS_FILE, GRAPH_FILE].map(|name| folder.path().join(name));
+    index.save(&files[0], &files[1]).unwrap();
+    let sound = contents(&files[0], &files[1], DIMENSION).unwrap();
+    assert_eq!((sound.documents.iter().collect::<Vec<_>>(), sound.findings), (vec![7], Vec::new()));
+
+    let opened = || Index::open(&files[0], &files[1], DIMENSION, Similarity::Dot, options(), &runtime());
+    // A sequence that no key holds, and a file without what the graph does not reach.
+    let write = |sequence: u64, names: &[&str]| {
+        let (values, sequence) = ([0.5_f32; DIMENSION], sequence.to_le_bytes());
+        let tensors = [
+            ("vectors", TensorView::new(Dtype::F32, vec![1, DIMENSION], bytemuck::cast_slice(&values)).unwrap()),
+            ("sequences", TensorView::new(Dtype::U64, vec![1], &sequence).unwrap()),
+            ("unreached", TensorView::new(Dtype::U64, vec![0], &[]).unwrap()),
+        ];
+        let tensors = tensors.into_iter().filter(|(name, _)| names.contains(name));
+        safetensors::serialize_to_file(tensors, None, &files[0]).unwrap();
+    };
+    let all = ["vectors", "sequences", "unreached"];
+    for (sequence, names, is_sound) in [(7, &all[..], true), (1 << 48 | 7, &all, false), (7, &all[..2], false)] {
+        write(sequence, names);
+        assert_eq!(opened().is_ok(), is_sound);
+        assert_eq!(contents(&files[0], &files[1], DIMENSION).is_ok(), is_sound);
+    }
 }
