@@ -6,6 +6,7 @@ mod common;
 
 use std::path::Path;
 
+use anced::corpus::Store;
 use common::corpus::wait_for;
 use common::generations::{activate, live, two_generations};
 use common::random::Random;
@@ -157,6 +158,19 @@ fn a_live_file_that_names_no_generation_is_told_and_left() {
     assert_all_there(data.path(), &texts);
 }
 
+/// A refresh that an earlier server stopped.
+fn stopped_job(data: &Path) -> &'static str {
+    let id = "0190a6f0-0000-7000-8000-000000000000";
+    let plan = anced::ance::Plan::from_settings(&anced::settings::Settings::default()).unwrap();
+    let record = json!({
+        "id": id, "created": "", "updated": "", "state": "stopped", "reason": null, "plan": plan, "round": 1,
+        "phase": null, "step": 5, "loss": null, "measures": [], "generation": null, "resumes": 0, "kept": true,
+    });
+    std::fs::create_dir_all(data.join("jobs").join(id)).unwrap();
+    Store::open(&data.join("store")).unwrap().put_job(id, &record.to_string()).unwrap();
+    id
+}
+
 #[test]
 fn a_start_falls_back_to_the_newest_sound_generation_until_it_is_settled() {
     let data = two_generations();
@@ -164,6 +178,7 @@ fn a_start_falls_back_to_the_newest_sound_generation_until_it_is_settled() {
     let weights = second.join("checkpoint/model.safetensors");
     let sound = std::fs::read(&weights).unwrap();
     std::fs::write(&weights, &sound[..sound.len() / 2]).unwrap();
+    let job = stopped_job(data.path());
 
     let server = Server::start(data.path());
     let status = server.get("/admin/status").json();
@@ -173,8 +188,11 @@ fn a_start_falls_back_to_the_newest_sound_generation_until_it_is_settled() {
     // What is written meanwhile is in both.
     assert_eq!(server.post("/documents", &json!({"documents": [{"id": "x", "text": "meanwhile"}]})).status, 200);
     assert_eq!(server.post("/admin/generations/2/activate", &json!({})).status, 409);
-    let refused = server.post("/admin/refresh", &json!({}));
-    assert!(refused.status == 422 && refused.text().contains("answers instead of a damaged one"), "{}", refused.text());
+    for refresh in ["/admin/refresh".to_owned(), format!("/admin/jobs/{job}/resume")] {
+        let refused = server.post(&refresh, &json!({}));
+        let told = refused.text();
+        assert!(refused.status == 422 && told.contains("answers instead of a damaged one"), "{refresh}: {told}");
+    }
     assert_eq!(server.get("/admin/status").json()["fallback"]["named"], 2);
     assert!(server.stop().success());
     assert_eq!(std::fs::read_to_string(&live_file).unwrap(), "2\n", "what was wanted stays");

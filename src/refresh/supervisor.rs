@@ -127,10 +127,10 @@ impl Refresh {
         let plan = Plan::from_settings(settings).map_err(|error| Error::Refused(error.to_string()))?;
         self.refuse_busy()?;
         self.refuse_fallback()?;
-        something_to_train_on(self.0.retriever.store())?;
+        let queries = something_to_train_on(self.0.retriever.store())?;
         let live = self.0.retriever.live()?;
         let documents = self.0.retriever.store().count()?;
-        disk::check(&self.0.data, disk::needed(&live.manifest(), documents, &plan))?;
+        disk::check(&self.0.data, disk::needed(&live.manifest(), documents, queries.train, &plan))?;
         Ok(plan)
     }
 
@@ -153,6 +153,7 @@ impl Refresh {
         if !job.is_resumable() {
             return Err(Error::NotResumable { id: job.id, state: job.state });
         }
+        self.refuse_fallback()?;
         let file = self.folder(id).join(super::SETTINGS_FILE);
         let text = std::fs::read(&file).map_err(Error::io(&file))?;
         let settings = serde_json::from_slice(&text)?;
@@ -341,9 +342,10 @@ fn threads(settings: &Settings) -> usize {
 }
 
 /// Refuses where there is too little to learn from, or to measure with.
-fn something_to_train_on(store: &Store) -> Result<(), Error> {
-    match store.answered_queries()?.missing(AnsweredQueries::LEAST) {
+fn something_to_train_on(store: &Store) -> Result<AnsweredQueries, Error> {
+    let queries = store.answered_queries()?;
+    match queries.missing(AnsweredQueries::LEAST) {
         Some(missing) => Err(Error::Refused(missing)),
-        None => Ok(()),
+        None => Ok(queries),
     }
 }

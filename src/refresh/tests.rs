@@ -3,6 +3,9 @@
 
 use super::events::EventLog;
 use super::{Error, Events, disk};
+use crate::ance::Plan;
+use crate::generation::Manifest;
+use crate::settings::Settings;
 
 #[tokio::test]
 async fn who_comes_late_hears_everything_once_and_in_order() {
@@ -35,4 +38,26 @@ fn a_full_disk_is_told_with_what_is_missing() {
     let error = disk::check(folder.path(), u64::MAX).unwrap_err();
     let Error::NoRoom { needed, free, .. } = &error else { panic!("{error}") };
     assert!(error.to_string().contains(&format!("{} are missing", needed - free)), "{error}");
+}
+
+#[test]
+fn what_a_run_keeps_of_documents_and_queries_is_counted() {
+    let file = |bytes: u64| serde_json::json!({"bytes": bytes, "sha256": ""});
+    let manifest: Manifest = serde_json::from_value(serde_json::json!({
+        "number": 1, "parent": null, "created": "", "model": "", "checkpoint_digest": "", "dimension": 4,
+        "similarity": "dot", "store": "", "documents": 100, "applied_sequence": 100, "measures": {}, "checksum": "",
+        "vectors_file": "vectors", "graph_file": "graph",
+        "files": {"checkpoint/model.safetensors": file(1000), "vectors": file(100 * 16), "graph": file(5000)},
+    }))
+    .unwrap();
+    let plan = |settings: Settings| Plan::from_settings(&settings).unwrap();
+    let usual = plan(Settings::default());
+    let needed = |documents: u64, queries: u64, plan: &Plan| disk::needed(&manifest, documents, queries, plan);
+    // State, four checkpoints, an index, two files of vectors, 128 tokens a document, 100 candidates a query and round.
+    assert_eq!(needed(100, 50, &usual), 6000 + 4000 + 6600 + 4800 + 100 * 128 * 6 + 50 * 100 * 4 * 3);
+    let few = plan(Settings { negatives_per_query: Some(20), ..Settings::default() });
+    assert_eq!(needed(100, 50, &usual) - needed(100, 50, &few), 50 * 80 * 4 * 3);
+    let pieces = disk::needed(&Manifest { dimension: 2, ..manifest.clone() }, 100, 0, &usual);
+    assert!(pieces > 200 * 128 * 6, "documents of two pieces: {pieces}");
+    assert_eq!(needed(u64::MAX, u64::MAX, &usual), u64::MAX);
 }
