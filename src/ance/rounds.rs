@@ -1,7 +1,7 @@
 //! ANCE rounds: mine negatives with the current checkpoint, train on them, measure.
 //!
-//! The Trainer and the Inferencer take turns, or run side by side (`overlap`). The Trainer's weights, moments and schedule go through all rounds; the
-//! Inferencer reads the checkpoint that the Trainer writes at the end of each.
+//! The Trainer and the Inferencer take turns, or run side by side (`overlap`). The Trainer's weights, moments and
+//! schedule go through all rounds; the Inferencer reads the checkpoint that the Trainer writes at the end of each.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ use super::visits::Visits;
 use super::{Error, Event, Listener, Means, Plan, STATE_FILE, Texts, Trainer, Used};
 use crate::corpus::Store;
 use crate::encoder::Overrides;
-use crate::generation::Machine;
+use crate::generation::{Machine, replace_file};
 use crate::onnx::Placement;
 use crate::settings::Negatives;
 
@@ -98,9 +98,7 @@ impl<'a> Run<'a> {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
                 let text = serde_json::to_vec_pretty(&plan).map_err(|error| state(error.to_string()))?;
-                let unfinished = file.with_extension("new");
-                std::fs::write(&unfinished, text).map_err(Error::io(&unfinished))?;
-                std::fs::rename(&unfinished, &file).map_err(Error::io(&file))?;
+                replace_file(&file, &text)?;
             }
             Err(error) => return Err(Error::io(&file)(error)),
         }
@@ -258,7 +256,7 @@ impl<'a> Run<'a> {
         let means: Means = vectors.measure_dev(&self.machine.runtime, data)?.means().collect();
         let file = self.measures_file(round);
         let text = serde_json::to_vec(&means).map_err(|error| Error::io(&file)(error.into()))?;
-        std::fs::write(&file, text).map_err(Error::io(&file))?;
+        replace_file(&file, &text)?;
         listener(Event::Measures { round, measures: means.clone() })?;
         Ok(Some(means))
     }

@@ -15,7 +15,7 @@ use crate::ance::{Event, Means, Outcome, Plan, Run, Texts, Used};
 use crate::corpus::Split;
 use crate::encoder::{EncoderOptions, Overrides};
 use crate::evaluation::{self, judged_split, measure};
-use crate::generation::{DataFolder, Machine, Manifest, Origin, Retriever, Standing, build_from};
+use crate::generation::{DataFolder, Machine, Manifest, Origin, Retriever, Standing, build_from, replace_file};
 use crate::settings::{EncoderArgs, IndexArgs, Settings, TrainArgs};
 use crate::telemetry::Metrics;
 
@@ -136,8 +136,10 @@ impl Train {
             return print(&made.json()?);
         }
         let Made { outcome, number, verdict: Verdict { reason, .. } } = made;
+        // Beside training a round may be passed over.
+        let unmeasured = if outcome.candidates.is_empty() { "no dev queries" } else { "not measured" };
         for (round, means) in outcome.measures.iter().enumerate() {
-            let means = means.as_ref().map_or_else(|| "no dev queries".into(), line);
+            let means = means.as_ref().map_or_else(|| unmeasured.into(), line);
             let in_turn = round.checked_sub(1).filter(|_| outcome.candidates.is_empty());
             let overlap = in_turn.and_then(|round| outcome.overlap.get(round)).copied().flatten();
             let overlap = overlap.map_or_else(String::new, |share| format!("  {}", among(share)));
@@ -222,9 +224,7 @@ fn read_number(file: &Path) -> anyhow::Result<Option<u64>> {
 }
 
 fn write_text(file: &Path, text: &str) -> anyhow::Result<()> {
-    let unfinished = file.with_extension("new");
-    let written = std::fs::write(&unfinished, format!("{text}\n")).and_then(|()| std::fs::rename(&unfinished, file));
-    written.with_context(|| file.display().to_string())
+    Ok(replace_file(file, format!("{text}\n").as_bytes())?)
 }
 
 /// Builds the generation of the best round, or finds the one that the run had built when it was cut off.
@@ -269,9 +269,12 @@ fn verdict(
 ) -> anyhow::Result<Verdict> {
     let store = data.store();
     let live = data.live()?;
-    let Ok(split) = judged_split(store, Split::Dev) else {
-        let reason = "published unmeasured: the store has no dev judgments".into();
-        return Ok(Verdict { published: true, reason, new: None, live, live_measures: None });
+    let split = match judged_split(store, Split::Dev) {
+        Err(evaluation::Error::NoJudgments(_)) => {
+            let reason = "published unmeasured: the store has no dev judgments".into();
+            return Ok(Verdict { published: true, reason, new: None, live, live_measures: None });
+        }
+        judged => judged?,
     };
     let started = Instant::now();
     let total = split.queries.len() as u64;

@@ -253,7 +253,7 @@ pub(super) fn hexadecimal(bytes: &[u8]) -> String {
 }
 
 /// Writes `text` beside `file`, flushes it, renames it, and flushes the folder: all of it or nothing.
-pub(super) fn replace_file(file: &Path, text: &[u8]) -> Result<(), Error> {
+pub(crate) fn replace_file(file: &Path, text: &[u8]) -> Result<(), Error> {
     let folder = file.parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf);
     let mut beside = tempfile::NamedTempFile::new_in(&folder).map_err(io_error(file))?;
     beside.write_all(text).map_err(io_error(file))?;

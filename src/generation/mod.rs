@@ -31,6 +31,7 @@ pub use error::Error;
 pub use fallback::Fallback;
 pub use folder::{DataFolder, Lock, TRAIN_LOCK, is_training};
 pub use loaded::{Generation, Machine};
+pub(crate) use manifest::replace_file;
 pub use manifest::{FileRecord, Manifest, Standing};
 pub use repair::repair;
 pub use request::{Deleted, Embedded, GenerationInfo, Hit, SearchRequest, SearchResponse, StageTimes, Status, Written};

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::{Error, LOG_FILE, SETTINGS_FILE};
+use crate::generation::replace_file;
 use crate::settings::Settings;
 
 /// A process that was asked to stop is killed after this; it gives itself less.
@@ -88,9 +89,7 @@ pub(super) fn write_settings(folder: &Path, settings: &Settings) -> Result<(), E
     let bare = Settings { search_key: None, write_key: None, admin_key: None, ..settings.clone() };
     let text = serde_json::to_vec_pretty(&bare)?;
     std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
-    let unfinished = file.with_extension("new");
-    std::fs::write(&unfinished, text).map_err(Error::io(&unfinished))?;
-    std::fs::rename(&unfinished, &file).map_err(Error::io(&file))
+    Ok(replace_file(&file, &text)?)
 }
 
 /// Starts the process of a job.
