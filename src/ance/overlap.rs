@@ -152,10 +152,10 @@ impl Run<'_> {
         let started = Instant::now();
         let mut newest = self.newest_candidates();
         while let Some(round) = newest.filter(|_| trainer.steps() < self.plan.recipe.schedule.steps) {
-            usage.begin(self.folder, round, trainer.steps())?;
+            let used = usage.begin(self.folder, round, trainer.steps())?;
             listener(Event::Candidates(Used { round, from_step: trainer.steps() }))?;
             let candidates = Candidates::read(&self.candidates_file(round), data.train.len(), data.passages.len())?;
-            let visits = Visits::new(data, &candidates, &self.plan.mining, round, self.visits(trainer.steps()));
+            let visits = Visits::new(data, &candidates, &self.plan.mining, round, self.visits(used.from_step));
             newest = match self.stretch(trainer, &visits, line, listener) {
                 Ok(Stretch::Newer(round)) => Some(round),
                 Ok(Stretch::End) => None,

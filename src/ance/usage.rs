@@ -5,6 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::Error;
+use crate::generation::replace_file;
 
 /// The file's name in a run's folder.
 const USAGE_FILE: &str = "candidates.json";
@@ -37,18 +38,19 @@ impl Usage {
         Ok(Self(used))
     }
 
-    /// Records, before they are used, that these candidates are from step `from_step` on.
-    pub(super) fn begin(&mut self, folder: &Path, round: u64, from_step: u64) -> Result<(), Error> {
-        if self.0.last().is_some_and(|last| last.round == round) {
-            return Ok(());
+    /// Records, before they are used, that these candidates are from step `from_step` on. Returns since when they are:
+    /// a run that goes on with those that it had goes on in their order of visits too.
+    pub(super) fn begin(&mut self, folder: &Path, round: u64, from_step: u64) -> Result<Used, Error> {
+        if let Some(last) = self.0.last().filter(|last| last.round == round) {
+            return Ok(*last);
         }
+        let used = Used { round, from_step };
         self.0.retain(|used| used.from_step < from_step);
-        self.0.push(Used { round, from_step });
+        self.0.push(used);
         let file = folder.join(USAGE_FILE);
         let text = serde_json::to_vec(&self.0).map_err(|error| Error::io(&file)(error.into()))?;
-        let unfinished = file.with_extension("new");
-        std::fs::write(&unfinished, text).map_err(Error::io(&unfinished))?;
-        std::fs::rename(&unfinished, &file).map_err(Error::io(&file))
+        replace_file(&file, &text)?;
+        Ok(used)
     }
 
     /// Each with the step before which the next was used, the last one up to `end`.
@@ -67,8 +69,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path();
         let mut usage = Usage::read(folder, 0).unwrap();
-        for (round, step) in [(0, 0), (1, 120), (1, 130), (3, 250)] {
-            usage.begin(folder, round, step).unwrap();
+        for (round, step, since) in [(0, 0, 0), (1, 120, 120), (1, 130, 120), (3, 250, 250)] {
+            assert_eq!(usage.begin(folder, round, step).unwrap(), Used { round, from_step: since });
         }
         let spans =
             |usage: &Usage| usage.spans(400).map(|(used, end)| (used.round, used.from_step, end)).collect::<Vec<_>>();
