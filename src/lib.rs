@@ -5,13 +5,13 @@
 //! - [`command`]: the command line, one file a verb.
 //! - [`http`]: the REST API, one file a resource; problem details, keys, OpenAPI, the web page.
 //! - [`refresh`]: jobs: a training process beside the server, watched, and its generation made live.
-//! - [`ance`]: ANCE itself: the trainer, its schedule, its data and its state.
+//! - [`ance`]: ANCE itself: training data, mining, sampling, rounds, the trainer, its schedule and state.
 //! - [`evaluation`]: measures, TREC run and qrels files, the BM25 baseline.
-//! - [`generation`]: generations on disk, the live one, and the one path that answers a search.
+//! - [`generation`]: generations on disk, the live one, the one path that answers a search; snapshots and checks.
 //! - [`corpus`]: documents, queries, judgments: the store and the file formats.
 //! - [`index`]: vectors in, neighbours out: HNSW and exact.
 //! - [`encoder`]: text in, vectors out: checkpoint, tokenizer, pooling, batching of concurrent queries.
-//! - [`onnx`]: ONNX graphs as values: builder, BERT-family graphs, sessions.
+//! - [`onnx`]: ONNX graphs as values: builder, BERT-family graphs, gradients, sessions that serve and that train.
 //! - [`telemetry`]: logs, traces and metrics; every metric is declared there, once.
 //! - [`settings`]: everything that a user can set.
 //! - [`system`]: the few calls that need `unsafe`, audited in one file.

@@ -28,7 +28,7 @@ pub enum Event {
     },
     /// A part of a round begins, or comes on.
     Phase {
-        /// From 1; 0 before the first.
+        /// From 1; of encode the round that made the checkpoint, 0 for the one that training started from.
         round: u64,
         /// encode, mine, train; after the last round build, gate.
         phase: &'static str,
@@ -59,7 +59,7 @@ pub enum Event {
     },
     /// Seconds that a part of a round took.
     Took {
-        /// From 1.
+        /// As in `Phase`.
         round: u64,
         /// encode, mine, train, build, gate.
         phase: &'static str,

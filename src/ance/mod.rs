@@ -1,8 +1,9 @@
-//! ANCE (Xiong et al. 2020, arXiv 2007.00808): the trainer, its schedule, its data and its state.
+//! ANCE (Xiong et al. 2020, arXiv 2007.00808): rounds of mining, training and measuring.
 //!
-//! A run of training is a function of its recipe, its data and the checkpoint that it starts from: every choice by
-//! chance is drawn from the recipe's seed and the number of the batch, so that a run that was cut off goes on exactly
-//! as if it had not been.
+//! The Inferencer encodes with the newest checkpoint and mines negatives, the Trainer steps the weights over them. In
+//! turn, a run is a function of its recipe, its data and the checkpoint that it starts from: every choice by chance is
+//! drawn from the recipe's seed and the number of the batch, so that a run that was cut off goes on as if it had not
+//! been. Side by side (`overlap`) the clock has a say too, and what was used when is recorded.
 
 mod answers;
 #[cfg(test)]

@@ -31,7 +31,8 @@ pub struct Mining {
     /// unrelated texts may come close to the positive's score. None for no limit.
     #[serde(default)]
     pub positive_share: Option<f32>,
-    /// So many of the best candidates are left out, before anything else: ranks from here to `depth` are the window.
+    /// So many of the best candidates are left out, whatever their scores: ranks from here to `depth` are the window,
+    /// counted without positives and documents that contain an answer.
     #[serde(default)]
     pub skip: usize,
     /// Candidates that are kept of each query, drawn by chance; 0 for all (20 in the paper).

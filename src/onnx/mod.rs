@@ -1,4 +1,4 @@
-//! ONNX graphs as values: builder, BERT-family graphs, sessions.
+//! ONNX graphs as values: builder, BERT-family graphs, gradients, sessions that serve and that train.
 //!
 //! A graph is written with [`GraphBuilder`], serialised as the protobuf of onnx.proto, and run by ONNX Runtime, which
 //! is loaded when the program runs. Weights are no part of a graph: they are handed to the session as initializers, so
