@@ -15,7 +15,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::settings::Settings;
 
-/// How often a connection without a request looks whether its place is wanted.
+/// How often a connection looks whether its place is wanted, and what it waits for.
 const LOOK: Duration = Duration::from_secs(5);
 
 /// How long a client may take for what.
@@ -202,16 +202,15 @@ impl<S, P: Fn() -> bool> Timed<S, P> {
     /// Whether it is time to cut; wakes the connection's task when it may be.
     fn poll_cut(&mut self, context: &mut Context<'_>) -> Poll<Cut> {
         loop {
-            let Some((end, cut)) = self.pulse.state().deadline((self.pressed)()) else {
-                return Poll::Pending;
-            };
+            let deadline = self.pulse.state().deadline((self.pressed)());
             let now = Instant::now();
-            if end <= now {
+            if let Some((_, cut)) = deadline.filter(|(end, _)| *end <= now) {
                 tracing::debug!(?cut, "a client took too long");
                 return Poll::Ready(cut);
             }
+            // Also where nothing is due: a request of HTTP/2 may end in a task of its own, which wakes nobody here.
             // An alarm that is set too early costs one look; setting it anew for each request would cost more.
-            let due = if cut == Cut::Silent { end.min(now + LOOK) } else { end };
+            let due = deadline.map_or(now + LOOK, |(end, _)| end.min(now + LOOK));
             let armed = self.alarm.deadline();
             if armed <= now || armed > due {
                 self.alarm.as_mut().reset(due);
@@ -327,6 +326,21 @@ mod tests {
         pulse.state().stalled_since = Some(since);
         assert_eq!(seconds_left(&pulse, false), Some((10, Cut::Slow)), "one that is not taken");
         drop(endless);
+    }
+
+    #[tokio::test]
+    async fn a_connection_whose_last_request_ends_in_another_task_is_cut() {
+        use tokio::io::AsyncReadExt as _;
+        let pulse = Pulse::new(Limits { idle: Duration::from_millis(10), ..limits() }, true);
+        let request = pulse.begin();
+        let (_client, stream) = tokio::io::duplex(64);
+        let mut stream = Timed::new(stream, pulse, || false);
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            drop(request);
+        });
+        let end = tokio::time::timeout(12 * LOOK, stream.read_u8()).await.expect("it is open still");
+        assert_eq!(end.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }
 
     #[tokio::test]
