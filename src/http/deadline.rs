@@ -1,12 +1,15 @@
-//! How long a request may take.
+//! How long an answer may take.
 
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use hyper::body::{Frame, SizeHint};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
@@ -46,10 +49,45 @@ impl Deadline {
     }
 }
 
+/// A body each part of which starts the allowance anew: how long a client may take to send it has limits of its own
+/// (`stall_timeout`, `min_rate`).
+struct Extending {
+    body: Body,
+    deadline: Deadline,
+}
+
+impl HttpBody for Extending {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        if polled.is_ready() {
+            self.deadline.extend();
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
 /// Answers with 503 when a request's time is over.
-pub(super) async fn within_deadline(State(app): State<App>, mut request: Request, next: Next) -> Response {
+pub(super) async fn within_deadline(State(app): State<App>, request: Request, next: Next) -> Response {
     let allowance = Duration::from_secs(app.settings().request_timeout.clamp(1, 7 * 24 * 3600));
     let deadline = Deadline::new(allowance);
+    let mut request = request.map(|body| match body.is_end_stream() {
+        true => body,
+        false => Body::new(Extending { body, deadline: deadline.clone() }),
+    });
     request.extensions_mut().insert(deadline.clone());
     let mut answer = pin!(next.run(request));
     loop {

@@ -90,6 +90,19 @@ async fn an_answer_that_takes_too_long_is_given_up() {
 }
 
 #[tokio::test]
+async fn a_body_that_keeps_coming_may_take_longer_than_the_answer() {
+    let app = app(Settings { request_timeout: 1, ..Settings::default() });
+    let parts = stream::unfold(0, |at| async move {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        (at < 6).then_some((Ok::<_, std::io::Error>(Bytes::from_static(b"part ")), at + 1))
+    });
+    let count = |body: String| async move { body.len().to_string() };
+    let server = surrounded(Router::new().route("/length", routing::post(count)), app);
+    let seen = send(&server, "/length", "text/plain", Body::from_stream(parts)).await;
+    assert_eq!((seen.status, seen.text()), (StatusCode::OK, "30".into()));
+}
+
+#[tokio::test]
 async fn a_connection_of_the_reserve_gets_health_and_refusals() {
     let server = server(Settings::default());
     let asked = |path: &str| {
