@@ -4,9 +4,10 @@
 //! `ANCED_`, environment variables: `--token-budget`, `token_budget`, `ANCED_TOKEN_BUDGET`.
 
 mod choices;
+mod flag;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -18,6 +19,7 @@ pub use choices::{
     Device, LogFormat, LossChoice, Negatives, OptimizerChoice, Pooling, Precision, Quantization, RecipeChoice,
     Similarity, VectorType,
 };
+pub use flag::Flag;
 
 /// Names of environment variables that start with `ANCED_` and are read elsewhere.
 const OTHER_VARIABLES: [&str; 4] = ["config", "reference", "test_device", "test_precision"];
@@ -62,6 +64,16 @@ macro_rules! settings {
             }
         }
 
+        impl Settings {
+            /// Whether a setting is a text, whatever it looks like.
+            fn is_text(key: &str) -> bool {
+                match key {
+                    $($(stringify!($key) => <$type as Flag>::IS_TEXT,)*)*
+                    _ => false,
+                }
+            }
+        }
+
         $(
             $(#[$group_doc])*
             #[derive(Debug, Clone, Default, Args, Serialize)]
@@ -77,48 +89,6 @@ macro_rules! settings {
         )*
     };
 }
-
-/// What a flag carries for a setting of this type: the inside of an `Option`, else the type itself.
-pub trait Flag {
-    /// The type that the flag parses to.
-    type Value: Clone + std::fmt::Debug;
-    /// Whether the flag's name alone says `true`; another value then follows `=`.
-    const IS_SWITCH: bool = false;
-    /// How many values it takes.
-    const VALUES: RangeInclusive<usize> = if Self::IS_SWITCH { 0..=1 } else { 1..=1 };
-}
-
-impl Flag for bool {
-    type Value = bool;
-    const IS_SWITCH: bool = true;
-}
-
-macro_rules! flags {
-    ($($type:ty),*) => { $(
-        impl Flag for $type { type Value = $type; }
-        impl Flag for Option<$type> { type Value = $type; }
-    )* };
-}
-flags!(
-    String,
-    PathBuf,
-    SocketAddr,
-    usize,
-    u64,
-    f64,
-    Device,
-    Precision,
-    Pooling,
-    Similarity,
-    Quantization,
-    VectorType,
-    LogFormat,
-    RecipeChoice,
-    OptimizerChoice,
-    LossChoice,
-    Negatives,
-    f32
-);
 
 settings! {
     /// Settings that every verb takes.
@@ -291,7 +261,7 @@ settings! {
         max_query_chars: usize = 10_000,
         /// The share of the queries of `/feedback` that is kept aside to measure with (dev); the rest is trained on.
         feedback_dev_share: f64 = 0.2,
-        /// Seconds that a request may take before it is answered with 503.
+        /// Seconds that an answer may take, counted from the last that came of the request; then it is a 503.
         request_timeout: u64 = 60,
         /// Seconds that a stopping server waits for the requests under way.
         drain_timeout: u64 = 30,
@@ -322,9 +292,13 @@ impl Settings {
             return Err(Error::Missing(path.to_path_buf()));
         }
         let file = config.unwrap_or(Path::new("anced.toml"));
+        let environment = Env::prefixed("ANCED_").ignore(&OTHER_VARIABLES);
+        let variables = environment.iter().map(|(key, value)| (key.to_string(), value));
+        let texts: BTreeMap<String, String> = variables.filter(|(key, _)| Self::is_text(key)).collect();
         let mut figment = Figment::from(Serialized::defaults(Self::default()))
             .merge(Toml::file(file))
-            .merge(Env::prefixed("ANCED_").ignore(&OTHER_VARIABLES));
+            .merge(environment.filter(|key| !Self::is_text(&key.as_str().to_ascii_lowercase())))
+            .merge(Serialized::defaults(texts));
         for group in flags {
             figment = group.merge_into(figment);
         }
@@ -392,71 +366,4 @@ impl<T: Serialize> FlagGroup for T {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn devices_are_read_as_written() {
-        for text in ["auto", "cpu", "cuda:0", "cuda:3"] {
-            assert_eq!(text.parse::<Device>().unwrap().to_string(), text);
-        }
-        assert_eq!("cuda".parse::<Device>().unwrap(), Device::Cuda(0));
-        for text in ["", "gpu", "cuda:", "cuda:x", "cpu:1"] {
-            assert!(text.parse::<Device>().is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn a_switch_needs_no_value() {
-        use clap::Parser as _;
-        #[derive(clap::Parser)]
-        struct Line {
-            #[command(flatten)]
-            train: TrainArgs,
-        }
-        let read = |flags: &[&str]| Line::try_parse_from(["anced"].iter().chain(flags)).map(|line| line.train);
-        for (flags, wanted) in [
-            (&[][..], None),
-            (&["--dropout"], Some(true)),
-            (&["--dropout=true"], Some(true)),
-            (&["--dropout=false"], Some(false)),
-        ] {
-            assert_eq!(read(flags).unwrap().dropout, wanted, "{flags:?}");
-        }
-        let both = read(&["--mine-once", "--dropout", "--seed", "3"]).unwrap();
-        assert_eq!((both.mine_once, both.dropout, both.seed), (Some(true), Some(true), Some(3)));
-        assert!(read(&["--dropout", "true"]).is_err(), "a value follows `=`");
-        assert!(read(&["--dropout=maybe"]).is_err());
-        assert!(read(&["--seed"]).is_err(), "other flags need one");
-    }
-
-    #[test]
-    fn flags_overrule_the_file_and_unknown_keys_are_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("anced.toml");
-        std::fs::write(&file, "connectivity = 24\nexpansion_add = 64\ndevice = \"cpu\"\n").unwrap();
-        let flags = IndexArgs { connectivity: Some(32), ..IndexArgs::default() };
-        let settings = Settings::load(Some(&file), &[&flags]).unwrap();
-        assert_eq!((settings.connectivity, settings.expansion_add, settings.device), (32, 64, Device::Cpu));
-
-        std::fs::write(&file, "conectivity = 24\n").unwrap();
-        let error = Settings::load(Some(&file), &[]).unwrap_err().to_string();
-        assert!(error.contains("conectivity"), "{error}");
-
-        std::fs::write(&file, "connectivity = 1\n").unwrap();
-        let error = Settings::load(Some(&file), &[]).unwrap_err().to_string();
-        assert!(error.contains("2 to 512"), "{error}");
-
-        for chunks in ["0", "257"] {
-            std::fs::write(&file, format!("chunks = {chunks}\n")).unwrap();
-            let error = Settings::load(Some(&file), &[]).unwrap_err().to_string();
-            assert!(error.contains("chunks") && error.contains("1 to 256"), "{error}");
-        }
-
-        for share in ["-0.1", "1.5", "nan"] {
-            std::fs::write(&file, format!("feedback_dev_share = {share}\n")).unwrap();
-            let error = Settings::load(Some(&file), &[]).unwrap_err().to_string();
-            assert!(error.contains("feedback_dev_share") && error.contains("0 to 1"), "{error}");
-        }
-    }
-}
+mod tests;

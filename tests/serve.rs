@@ -4,6 +4,7 @@
 mod common;
 
 use common::Server;
+use common::raw::{exchange, request};
 use serde_json::json;
 
 fn document(id: &str, text: &str) -> serde_json::Value {
@@ -37,5 +38,21 @@ fn what_is_written_is_found_and_outlives_the_server() {
     ids.sort();
     assert_eq!(ids, ["d1", "d2"]);
     assert_eq!(server.search_ids("something else entirely", 1), ["d1"]);
+    assert!(server.stop().success());
+}
+
+#[test]
+fn keys_of_the_environment_are_taken_as_they_stand() {
+    let data = tempfile::tempdir().unwrap();
+    let keys = ["env", "ANCED_SEARCH_KEY=0012", "ANCED_WRITE_KEY=true", "ANCED_ADMIN_KEY=[1.50"];
+    let server = Server::spawn_by(&keys, data.path(), &[]);
+    server.wait_until_ready();
+    let status = |path: &str, key: &str| {
+        let answer = exchange(server.port, &request("GET", path, &format!("authorization: Bearer {key}\r\n"), b""));
+        answer.status
+    };
+    for (key, search, admin) in [("0012", 200, 401), ("12", 401, 401), ("true", 200, 401), ("[1.50", 200, 200)] {
+        assert_eq!((status("/search?q=a", key), status("/admin/status", key)), (search, admin), "{key}");
+    }
     assert!(server.stop().success());
 }
