@@ -36,7 +36,8 @@ ENV ANCED_DATA=/data ANCED_LISTEN=0.0.0.0:8080 ANCED_LOG_FORMAT=json
 USER anced
 VOLUME /data
 EXPOSE 8080
-HEALTHCHECK --interval=10s --timeout=3s --start-period=30s CMD ["curl", "-fsS", "http://127.0.0.1:8080/healthz"]
+HEALTHCHECK --interval=10s --timeout=3s --start-period=30s \
+    CMD curl -fsS http://127.0.0.1:8080/healthz || curl -fsSk https://127.0.0.1:8080/healthz
 ENTRYPOINT ["/opt/anced/anced"]
 CMD ["serve"]
 
@@ -56,6 +57,7 @@ ENV ANCED_DATA=/data ANCED_LISTEN=0.0.0.0:8080 ANCED_LOG_FORMAT=json ANCED_DEVIC
 USER anced
 VOLUME /data
 EXPOSE 8080
-HEALTHCHECK --interval=10s --timeout=3s --start-period=60s CMD ["curl", "-fsS", "http://127.0.0.1:8080/healthz"]
+HEALTHCHECK --interval=10s --timeout=3s --start-period=60s \
+    CMD curl -fsS http://127.0.0.1:8080/healthz || curl -fsSk https://127.0.0.1:8080/healthz
 ENTRYPOINT ["/opt/anced/anced"]
 CMD ["serve"]

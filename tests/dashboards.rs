@@ -6,7 +6,9 @@ mod common;
 
 use std::collections::BTreeSet;
 
+use anced::settings::Settings;
 use common::dashboards::{NAMES, dashboard, deploy, marks, panels, shown, variables};
+use common::root;
 use serde_json::Value;
 
 fn number(value: &Value) -> u64 {
@@ -116,4 +118,23 @@ fn the_compose_file_listens_on_this_machine_only_and_pins_versions() {
         let path = volume.split(':').next().unwrap();
         assert!(deploy().join(path).exists(), "{path} is mounted and not there");
     }
+}
+
+/// A variable that is no setting keeps the server from starting.
+#[test]
+fn variables_of_the_deployments_are_settings() {
+    let settings = serde_json::to_value(Settings::default()).unwrap();
+    for file in ["Dockerfile", "deploy/compose.yaml", "deploy/systemd/anced.service", "deploy/kubernetes/anced.yaml"] {
+        let text = std::fs::read_to_string(root().join(file)).unwrap();
+        let said = text.split("ANCED_").skip(1);
+        let names = said.map(|rest| rest.split(|letter: char| !letter.is_ascii_uppercase() && letter != '_').next());
+        let names: BTreeSet<String> = names.map(|name| name.unwrap().to_ascii_lowercase()).collect();
+        assert!(names.len() >= 2, "{file}: {names:?}");
+        for name in names {
+            assert!(settings.get(&name).is_some(), "{file}: {name} is no setting");
+        }
+    }
+    // Kubernetes would add ANCED_PORT, ANCED_SERVICE_HOST and more, after the service.
+    let pods = std::fs::read_to_string(deploy().join("kubernetes/anced.yaml")).unwrap();
+    assert!(pods.contains("\n      enableServiceLinks: false\n"));
 }
