@@ -6,13 +6,13 @@ mod common;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::corpus::wait_for;
 use common::generations::{activate, two_generations};
 use common::judged::prepared;
 use common::random::Random;
-use common::{Outcome, Server, anced, outcome};
+use common::{Ending, Outcome, Server, anced, outcome};
 use serde_json::{Value, json};
 
 fn text(path: &Path) -> &str {
@@ -71,6 +71,8 @@ fn a_snapshot_under_writes_and_swaps_has_every_acknowledged_document() {
             }
             0
         });
+        // What is asserted here must end the test, not only this thread.
+        let _ended = Ending(&done);
         let known = (0..4).map(|number| {
             std::thread::sleep(Duration::from_millis(150));
             let known = acknowledged.lock().unwrap().clone();
@@ -115,13 +117,18 @@ fn a_killed_snapshot_leaves_nothing_that_looks_whole() {
     let backups = tempfile::tempdir().unwrap();
     let target = backups.path().join("backup");
     let mut random = Random::from_seed("killed snapshot");
+    // As long as one takes here, and a little more.
+    let since = Instant::now();
+    object(&snapshot(data.path(), &target));
+    let most = since.elapsed().mul_f64(1.2).as_micros() as u64;
+    std::fs::remove_dir_all(&target).unwrap();
     let mut cut = 0;
     for _ in 0..20 {
         let mut child = anced(&["snapshot", "--data", text(data.path()), text(&target)])
             .stdout(std::process::Stdio::null())
             .spawn()
             .unwrap();
-        std::thread::sleep(Duration::from_millis(random.below(80)));
+        std::thread::sleep(Duration::from_micros(random.below(most)));
         child.kill().unwrap();
         if child.wait().unwrap().code().is_none() {
             cut += 1;

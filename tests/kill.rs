@@ -9,8 +9,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use common::Server;
 use common::random::Random;
+use common::{Ending, Server};
 use serde_json::{Value, json};
 
 /// Kills over the same data folder, those before the first generation included.
@@ -280,6 +280,8 @@ fn write_until(server: &Server, writers: &mut [Writer], end: impl FnOnce(&Server
     let gone = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let running: Vec<_> = writers.iter_mut().map(|writer| scope.spawn(|| writer.run(server, &gone))).collect();
+        // What is asserted there must end the test, not only this thread.
+        let _gone = Ending(&gone);
         end(server);
         gone.store(true, Ordering::Release);
         running.into_iter().map(|thread| thread.join().unwrap()).sum()

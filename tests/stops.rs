@@ -6,7 +6,7 @@ mod common;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::corpus::wait_for;
-use common::{Server, outcome};
+use common::{Ending, Server, outcome};
 use serde_json::{Value, json};
 
 const DOCUMENTS: usize = 1500;
@@ -61,14 +61,17 @@ fn a_stop_while_it_starts_loses_nothing() {
 fn a_stop_under_writes_keeps_what_was_answered() {
     let data = tempfile::tempdir().unwrap();
     let mut server = Server::start(data.path());
-    let stopped = AtomicBool::new(false);
+    let (stopped, over) = (AtomicBool::new(false), AtomicBool::new(false));
     let written: Vec<String> = std::thread::scope(|scope| {
         let writers: Vec<_> = (0..4)
             .map(|writer| {
-                let (server, stopped) = (&server, &stopped);
+                let (server, stopped, over) = (&server, &stopped, &over);
                 scope.spawn(move || {
                     let mut written = Vec::new();
                     for at in 0.. {
+                        if over.load(Ordering::Acquire) {
+                            return written;
+                        }
                         let id = format!("w{writer}-{at}");
                         let body = json!({"documents": [{"id": &id, "text": format!("text {at} of {writer}")}]});
                         let answer = server.try_post_raw("/documents", "application/json", body.to_string().as_bytes());
@@ -82,6 +85,8 @@ fn a_stop_under_writes_keeps_what_was_answered() {
                 })
             })
             .collect();
+        // What is asserted here must end the test, not only this thread.
+        let _ended = Ending(&over);
         wait_for("some writes", || server.get("/admin/status").json()["documents"].as_u64() > Some(50));
         stopped.store(true, Ordering::Release);
         server.signal("TERM");

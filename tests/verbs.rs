@@ -5,7 +5,7 @@ mod common;
 
 use std::path::Path;
 
-use common::{Outcome, Server, outcome, tiny_model};
+use common::{Ending, Outcome, Server, outcome, tiny_model};
 use serde_json::{Value, json};
 
 const BEIR: &str = "tests/fixtures/import/beir";
@@ -195,6 +195,8 @@ fn a_reader_is_not_disturbed_by_a_server_that_saves() {
             }
             written
         });
+        // What is asserted here must end the test, not only this thread.
+        let _ended = Ending(&over);
         let searched: Vec<Outcome> = (0..12).map(|_| run(data, "search", &["--json", "text number 1"])).collect();
         over.store(true, std::sync::atomic::Ordering::Release);
         assert!(writing.join().unwrap() > 12);

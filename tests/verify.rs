@@ -9,7 +9,7 @@ use anced::corpus::{Document, Store};
 use anced::generation::Manifest;
 use common::corpus::DOCUMENTS;
 use common::generations::two_generations;
-use common::{Outcome, Server, outcome};
+use common::{Ending, Outcome, Server, outcome};
 use serde_json::{Value, json};
 
 fn verify(data: &Path, more: &[&str]) -> (Value, Outcome) {
@@ -178,6 +178,8 @@ fn beside_a_server_it_only_checks() {
                 at += 1;
             }
         });
+        // What is asserted here must end the test, not only this thread.
+        let _ended = Ending(&done);
         for more in [&[][..], &["--repair"], &[], &[]] {
             let (found, told) = verify(data, more);
             assert_eq!((&found["in_use"], &found["sound"]), (&json!(true), &json!([2])), "{told:?}");

@@ -1,11 +1,11 @@
 //! A small corpus, searches in it, and what is compared.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::Server;
+use super::{PATIENCE, Server};
 
 pub const TOPICS: [&str; 8] = ["retrieval", "index", "negatives", "training", "query", "passage", "model", "vector"];
 pub const LANGUAGES: [&str; 3] = ["en", "de", "fr"];
@@ -57,13 +57,11 @@ pub fn assert_same_hits(left: &Value, right: &Value) {
 }
 
 pub fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
-    for _ in 0..2000 {
-        if holds() {
-            return;
-        }
+    let started = Instant::now();
+    while !holds() {
+        assert!(started.elapsed() < PATIENCE, "{what} did not come");
         std::thread::sleep(Duration::from_millis(10));
     }
-    panic!("{what} did not come");
 }
 
 /// Samples of the exposition format by name and labels, `_bucket` series left out; every line must parse.
