@@ -6,8 +6,6 @@
 //! been. Side by side (`overlap`) the clock has a say too, and what was used when is recorded.
 
 mod answers;
-#[cfg(test)]
-mod chunk_tests;
 mod data;
 mod error;
 mod event;

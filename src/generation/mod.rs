@@ -7,8 +7,6 @@ mod beside;
 mod build;
 mod catch_up;
 mod check;
-#[cfg(test)]
-mod chunk_tests;
 mod error;
 mod fallback;
 mod folder;

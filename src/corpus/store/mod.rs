@@ -4,21 +4,13 @@
 //! reached the disk when its call returns.
 
 mod check;
-#[cfg(test)]
-mod check_tests;
 mod copy;
 mod documents;
 mod feedback;
-#[cfg(test)]
-mod feedback_tests;
-#[cfg(test)]
-mod filter_tests;
 mod jobs;
 mod matching;
 mod open;
 mod queries;
-#[cfg(test)]
-mod reader_tests;
 #[cfg(test)]
 mod tests;
 

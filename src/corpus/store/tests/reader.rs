@@ -5,8 +5,8 @@ use std::process::{Command, Stdio};
 
 use serde_json::json;
 
-use super::tests::{document, open};
-use super::*;
+use super::{document, open};
+use crate::corpus::store::*;
 
 const FOLDER: &str = "ANCED_TEST_READER_FOLDER";
 
@@ -31,7 +31,7 @@ fn what_a_killed_process_read_does_not_make_the_file_grow() {
     let before = pages();
 
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "corpus::store::reader_tests::reads_until_it_is_killed", "--nocapture"]);
+    command.args(["--exact", "corpus::store::tests::reader::reads_until_it_is_killed", "--nocapture"]);
     let mut reader = command.env(FOLDER, store.folder()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let mut lines = BufReader::new(reader.stdout.take().unwrap()).lines();
     assert!(lines.any(|line| line.unwrap().contains("reading")));

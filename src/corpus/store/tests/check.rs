@@ -3,7 +3,7 @@
 
 use serde_json::json;
 
-use super::Store;
+use crate::corpus::store::Store;
 use crate::corpus::{Document, Feedback, Grade, Judgment, Query, Source, Split, metadata};
 
 fn document(id: &str, text: &str) -> Document {

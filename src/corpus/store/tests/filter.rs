@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
-use super::tests::{document, open};
+use super::{document, open};
 use crate::corpus::{Document, Filter};
 
 fn scalar() -> impl Strategy<Value = Value> {

@@ -1,6 +1,8 @@
 //! What the public face cannot reach: 16-bit graphs without a device that has them.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends by panicking")]
 
+mod chunks;
+
 use std::path::Path;
 
 use crate::encoder::{Checkpoint, Overrides};

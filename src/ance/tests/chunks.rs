@@ -4,11 +4,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::Source as _;
-use super::data::{Lengths, TrainingData};
-use super::inference::Vectors;
-use super::negatives::{Candidates, Mining};
-use super::visits::Visits;
+use crate::ance::Source as _;
+use crate::ance::data::{Lengths, TrainingData};
+use crate::ance::inference::Vectors;
+use crate::ance::negatives::{Candidates, Mining};
+use crate::ance::visits::Visits;
 use crate::corpus::{Document, Judgment, Query, Source, Split, Store};
 use crate::encoder::{Checkpoint, Encoder, EncoderOptions, Overrides, Side};
 use crate::index::SavedVectors;

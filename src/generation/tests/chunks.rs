@@ -5,10 +5,10 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::tests::{document, done, machine, retriever};
-use super::*;
+use super::{document, done, machine, retriever};
 use crate::corpus::{Document, Filter};
 use crate::encoder::Side;
+use crate::generation::*;
 
 /// Words that are one token each to the tiny checkpoint.
 const WORDS: &str = "data train training command document check first checkpoint steps this model core passage windows \
@@ -167,7 +167,7 @@ fn pieces_come_back_after_a_restart_whatever_the_settings_say_then() {
     }
     // A further generation of the same documents, built rather than written one by one.
     let retriever = retriever(folder.path(), &chunked(4));
-    let number = super::tests::build_another(&retriever, &chunked(3), Some(1), Standing::Ready);
+    let number = super::build_another(&retriever, &chunked(3), Some(1), Standing::Ready);
     let retriever = std::sync::Arc::new(retriever);
     done(retriever.activate(number, Initiator::Person)).unwrap();
     let generation = retriever.live().unwrap();

@@ -1,5 +1,7 @@
 //! Writes, saves and changes of generation that fail half-way; which generations stay.
 
+mod chunks;
+
 use std::path::Path;
 use std::sync::Arc;
 

@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use super::tests::{document, open};
-use super::*;
+use super::{document, open};
+use crate::corpus::store::*;
 use crate::corpus::{Feedback, FeedbackOutcome, Grade, Judgment, Query, Source, Split, Votes};
 
 fn with_documents() -> (tempfile::TempDir, Store) {

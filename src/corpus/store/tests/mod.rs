@@ -1,5 +1,10 @@
 //! Tests of the store against a model in memory.
 
+mod check;
+mod feedback;
+mod filter;
+mod reader;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
