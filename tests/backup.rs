@@ -175,6 +175,15 @@ fn a_damaged_snapshot_and_a_folder_in_use_are_refused() {
     }
     refused(&snapshot(data.path(), &target), "not empty");
     refused(&restore(&target, data.path()), "not empty");
+
+    // A copy within what it is a copy of would be copied by the next one.
+    let inside = data.path().join("generations/backup");
+    refused(&snapshot(data.path(), &inside), "lies in the folder");
+    refused(&restore(&target, &target.join("data")), "lies in the folder");
+    let linked = backups.path().join("linked");
+    std::os::unix::fs::symlink(data.path(), &linked).unwrap();
+    refused(&snapshot(data.path(), &linked.join("new/backup")), "lies in the folder");
+    assert!(!inside.exists() && !target.join("data").exists() && !data.path().join("new").exists());
     refused(&snapshot(&backups.path().join("nowhere"), &place), "no data folder");
     refused(&restore(data.path(), &place), "not a sound snapshot");
     let file = backups.path().join("file");

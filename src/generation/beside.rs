@@ -21,11 +21,14 @@ pub(super) struct Beside {
 }
 
 impl Beside {
-    /// Begins a folder that will be at `place`, where there must be nothing or an empty folder. What a killed process
-    /// left of an earlier try is removed.
-    pub(super) fn begin(place: &Path) -> Result<Self, Error> {
+    /// Begins a copy of the folder `source` that will be at `place`, outside of it, where there must be nothing or an
+    /// empty folder. What a killed process left of an earlier try is removed.
+    pub(super) fn begin(place: &Path, source: &Path) -> Result<Self, Error> {
         let refuse = |reason: &str| Err(Error::Place(format!("{}: {reason}", place.display())));
         let Some(name) = place.file_name() else { return refuse("not the name of a folder; name one that is new") };
+        if is_within(place, source) {
+            return refuse("it lies in the folder that is copied; name one outside of it");
+        }
         match std::fs::read_dir(place) {
             Ok(mut entries) => {
                 if entries.next().is_some() {
@@ -86,6 +89,13 @@ fn parent(place: &Path) -> PathBuf {
         Some(parent) if parent != Path::new("") => parent.to_path_buf(),
         _ => PathBuf::from("."),
     }
+}
+
+/// Whether `place`, which need not be there, lies below `folder`, by whatever links either is named.
+fn is_within(place: &Path, folder: &Path) -> bool {
+    let nearest =
+        std::path::absolute(place).ok().and_then(|place| place.ancestors().find_map(|at| at.canonicalize().ok()));
+    folder.canonicalize().is_ok_and(|folder| nearest.is_some_and(|nearest| nearest.starts_with(folder)))
 }
 
 fn sync_folders(folder: &Path) -> Result<(), Error> {

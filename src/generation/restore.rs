@@ -15,10 +15,10 @@ use super::{Error, Snapshot};
 /// folder. `progress` is told the bytes copied.
 ///
 /// # Errors
-/// A folder that is no snapshot, a file that is missing or damaged, a data folder that is not empty, a full disk; nothing
-/// is left at `data` then.
+/// A folder that is no snapshot, a file that is missing or damaged, a data folder that is not empty or lies in the
+/// snapshot, a full disk; nothing is left at `data` then.
 pub fn restore(snapshot: &Path, data: &Path, progress: &mut dyn FnMut(u64)) -> Result<Snapshot, Error> {
-    let beside = Beside::begin(data)?;
+    let beside = Beside::begin(data, snapshot)?;
     let contents = read(snapshot)?;
     verify(&contents, snapshot)?;
     let mut bytes = 0;

@@ -65,7 +65,7 @@ impl Snapshot {
 /// in its folder: such a folder is left out. `progress` is told the bytes copied.
 ///
 /// # Errors
-/// A target that is not empty, a full disk, a store that cannot be read; nothing is left at `target` then.
+/// A target that is not empty or lies in the data folder, a full disk, a store that cannot be read; nothing is left at `target` then.
 pub fn snapshot(
     data: &DataFolder,
     target: &Path,
@@ -73,7 +73,7 @@ pub fn snapshot(
     progress: &mut dyn FnMut(u64),
 ) -> Result<Snapshot, Error> {
     let created = OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default();
-    let beside = Beside::begin(target)?;
+    let beside = Beside::begin(target, data.path())?;
     let mut copying = Copying {
         data,
         target: beside.folder(),
