@@ -344,6 +344,7 @@ impl Settings {
             ("filter_exact_percent", percent <= 100, percent.to_string(), "0 to 100"),
             ("max_head_bytes", (1024..=1 << 20).contains(&head), head.to_string(), "1024 to 1048576"),
             ("feedback_dev_share", (0.0..=1.0).contains(&share), share.to_string(), "0 to 1"),
+            ("tolerance", self.tolerance.is_finite(), self.tolerance.to_string(), "a number"),
             ("trace_share", (0.0..=1.0).contains(&traced), traced.to_string(), "0 to 1"),
         ];
         match within.into_iter().find(|(_, is_within, _, _)| !is_within) {

@@ -65,4 +65,10 @@ fn flags_overrule_the_file_and_unknown_keys_are_refused() {
         let error = Settings::load(Some(&file), &[]).unwrap_err().to_string();
         assert!(error.contains("feedback_dev_share") && error.contains("0 to 1"), "{error}");
     }
+
+    for tolerance in ["nan", "inf"] {
+        std::fs::write(&file, format!("tolerance = {tolerance}\n")).unwrap();
+        let error = Settings::load(Some(&file), &[]).unwrap_err().to_string();
+        assert!(error.contains("tolerance") && error.contains("a number"), "{error}");
+    }
 }
