@@ -46,7 +46,6 @@ pub struct TrainingData {
     pub(super) passages: Vec<Vec<Vec<u32>>>,
     /// The sequence of each document whose passage is what a generation of the same checkpoint encodes too: cut by
     /// neither, or by both at the same place. None for documents of several pieces.
-    #[serde(default)]
     pub(super) sequences: Vec<Option<u64>>,
     /// Queries with at least one positive that is there, in the order of their ids.
     pub(super) train: Vec<TrainQuery>,

@@ -7,7 +7,7 @@ use super::Error;
 use super::data::TrainingData;
 use crate::encoder::{Encoder, Side};
 use crate::evaluation::{Measure, Ranking, Report, evaluate};
-use crate::index::SavedVectors;
+use crate::index::{SavedVectors, dot};
 use crate::onnx::{BLOCK_ROWS, Runtime, TopK};
 use crate::settings::Similarity;
 
@@ -136,7 +136,7 @@ impl Vectors {
             start..self.owners.partition_point(|&owner| owner <= document)
         };
         let rows = self.documents[rows.start * self.dimension..rows.end * self.dimension].chunks_exact(self.dimension);
-        rows.map(|row| row.iter().zip(query).map(|(a, b)| a * b).sum()).fold(f32::NEG_INFINITY, f32::max)
+        rows.map(|row| dot(query, row)).fold(f32::NEG_INFINITY, f32::max)
     }
 
     /// The standard measures on the dev queries, by exact search.
@@ -190,7 +190,7 @@ impl Vectors {
 }
 
 fn normalize(vector: &mut [f32]) {
-    let length = vector.iter().map(|x| x * x).sum::<f32>().sqrt().max(1e-12);
+    let length = dot(vector, vector).sqrt().max(1e-12);
     vector.iter_mut().for_each(|x| *x /= length);
 }
 

@@ -10,9 +10,9 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Instant;
 
 use super::data::TrainingData;
-use super::inference::{Vectors, share_found};
+use super::inference::Vectors;
 use super::negatives::Candidates;
-use super::rounds::{HARDEST, SAVE_EVERY};
+use super::rounds::SAVE_EVERY;
 use super::usage::{Usage, Used};
 use super::visits::Visits;
 use super::{Error, Event, Listener, Means, Outcome, Run, Trainer};
@@ -55,7 +55,6 @@ impl Run<'_> {
         listener: Listener<'_>,
     ) -> Result<Outcome, Error> {
         let inferencer = self.inferencer();
-        let end = self.plan.recipe.schedule.steps;
         if self.newest_candidates().is_none() {
             // The Trainer has nothing to do yet.
             let vectors = inferencer.infer(0, data, listener)?;
@@ -85,7 +84,7 @@ impl Run<'_> {
         let vectors = self.infer(self.plan.rounds, data, listener)?;
         let measures = self.recorded_up_to(self.plan.rounds)?;
         let best_round = self.best_round(&measures);
-        let overlap = self.shares(&usage, end, &vectors, data)?;
+        let overlap = self.shares(&usage, &vectors, data)?;
         Ok(Outcome { checkpoint: self.checkpoint(best_round), best_round, measures, overlap, candidates: usage.0 })
     }
 
@@ -216,10 +215,6 @@ impl Run<'_> {
         Ok(Stretch::End)
     }
 
-    fn steps_a_round(&self) -> u64 {
-        self.plan.recipe.schedule.steps / self.plan.rounds
-    }
-
     /// The round that ends after so many steps.
     fn due(&self, steps: u64) -> Option<u64> {
         if steps == self.plan.recipe.schedule.steps {
@@ -234,35 +229,5 @@ impl Run<'_> {
             Some(folder) if !folder.is_dir() => trainer.write_checkpoint(&folder),
             _ => Ok(()),
         }
-    }
-
-    /// Visits in so many steps.
-    fn visits(&self, steps: u64) -> u64 {
-        steps * self.plan.recipe.accumulation as u64 * self.plan.recipe.batch as u64
-    }
-
-    /// For each candidates that were used, the share of the negatives trained on that are among the best of the last
-    /// checkpoint.
-    fn shares(
-        &self,
-        usage: &Usage,
-        end: u64,
-        vectors: &Vectors,
-        data: &TrainingData,
-    ) -> Result<Vec<Option<f64>>, Error> {
-        let hits = vectors.nearest_to_train(&self.machine.runtime, HARDEST)?;
-        let share = |(used, end): (Used, u64)| -> Result<Option<f64>, Error> {
-            let file = self.candidates_file(used.round);
-            let candidates = Candidates::read(&file, data.train.len(), data.passages.len())?;
-            let first = self.visits(used.from_step);
-            let visits = Visits::new(data, &candidates, &self.plan.mining, used.round, first);
-            let pairs: Vec<(usize, u32)> = visits
-                .list(first, (self.visits(end) - first) as usize, self.plan.recipe.seed)
-                .iter()
-                .filter_map(|visit| Some((visit.query, visit.negative? as u32)))
-                .collect();
-            Ok((!pairs.is_empty()).then(|| share_found(&hits, &pairs)))
-        };
-        usage.spans(end).map(share).collect()
     }
 }

@@ -10,9 +10,10 @@ use serde::Serialize;
 
 use super::answers::drop_answers;
 use super::data::TrainingData;
-use super::inference::{Hit, Vectors, share_found};
+use super::inference::{Hit, Vectors};
 use super::negatives::{Candidates, bm25_hits};
 use super::reuse::{KEPT_FILE, known_vector};
+use super::usage::Usage;
 use super::visits::Visits;
 use super::{Error, Event, Listener, Means, Plan, STATE_FILE, Texts, Trainer, Used};
 use crate::corpus::Store;
@@ -21,8 +22,6 @@ use crate::generation::{Machine, replace_file};
 use crate::onnx::Placement;
 use crate::settings::Negatives;
 
-/// Hits among which training negatives are looked for at the end (Xiong et al. 2020, figure 1).
-pub(super) const HARDEST: usize = 100;
 /// After so long the state is written, so that a killed run loses little.
 pub(super) const SAVE_EVERY: Duration = Duration::from_secs(60);
 /// What a run is made of, in its folder.
@@ -148,7 +147,7 @@ impl<'a> Run<'a> {
             return self.train_side_by_side(&mut trainer, &data, listener);
         }
 
-        let steps = self.plan.recipe.schedule.steps / self.plan.rounds;
+        let steps = self.steps_a_round();
         let mut measures = Vec::new();
         let mut last = None;
         for round in 0..self.plan.rounds {
@@ -176,7 +175,7 @@ impl<'a> Run<'a> {
             }
         }
         let overlap = match &last {
-            Some(vectors) => self.overlap(vectors, &data)?,
+            Some(vectors) => self.shares(&Usage::in_turn(self.plan.rounds, steps), vectors, &data)?,
             None => Vec::new(),
         };
         let best_round = self.best_round(&measures);
@@ -318,11 +317,10 @@ impl<'a> Run<'a> {
         candidates: &Candidates,
         listener: Listener<'_>,
     ) -> Result<(), Error> {
-        let (started, recipe) = (Instant::now(), &self.plan.recipe);
-        let steps = recipe.schedule.steps / self.plan.rounds;
-        let first = round * steps * recipe.accumulation as u64 * recipe.batch as u64;
-        let visits = Visits::new(data, candidates, &self.plan.mining, round, first);
-        let end = if round + 1 == self.plan.rounds { recipe.schedule.steps } else { (round + 1) * steps };
+        let (started, steps) = (Instant::now(), self.steps_a_round());
+        let visits = Visits::new(data, candidates, &self.plan.mining, round, self.visits(round * steps));
+        let all = self.plan.recipe.schedule.steps;
+        let end = if round + 1 == self.plan.rounds { all } else { (round + 1) * steps };
         let (mut saved, mut unsaved) = (Instant::now(), false);
         while trainer.steps() < end {
             let report = trainer.step(&visits)?;
@@ -362,24 +360,5 @@ impl<'a> Run<'a> {
 
     fn measures_file(&self, round: u64) -> PathBuf {
         self.folder.join(format!("measures-{round}.json"))
-    }
-
-    fn overlap(&self, vectors: &Vectors, data: &TrainingData) -> Result<Vec<Option<f64>>, Error> {
-        let hits = vectors.nearest_to_train(&self.machine.runtime, HARDEST)?;
-        let recipe = &self.plan.recipe;
-        let visits_a_round = (recipe.schedule.steps / self.plan.rounds) as usize * recipe.accumulation * recipe.batch;
-        let mut shares = Vec::new();
-        for round in 0..self.plan.rounds {
-            let candidates = Candidates::read(&self.candidates_file(round), data.train.len(), data.passages.len())?;
-            let first = round * visits_a_round as u64;
-            let visits = Visits::new(data, &candidates, &self.plan.mining, round, first);
-            let pairs: Vec<(usize, u32)> = visits
-                .list(first, visits_a_round, recipe.seed)
-                .iter()
-                .filter_map(|visit| Some((visit.query, visit.negative? as u32)))
-                .collect();
-            shares.push((!pairs.is_empty()).then(|| share_found(&hits, &pairs)));
-        }
-        Ok(shares)
     }
 }

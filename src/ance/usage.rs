@@ -1,13 +1,19 @@
-//! Which candidates were trained on from which step on, where the Inferencer runs beside the Trainer.
+//! Which candidates were trained on from which step on, and how hard they were.
 
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::Error;
+use super::data::TrainingData;
+use super::inference::{Vectors, share_found};
+use super::negatives::Candidates;
+use super::visits::Visits;
+use super::{Error, Run};
 use crate::generation::replace_file;
 
-/// The file's name in a run's folder.
+/// Hits among which training negatives are looked for at the end (Xiong et al. 2020, figure 1).
+const HARDEST: usize = 100;
+/// The file's name in a run's folder, where the Inferencer runs beside the Trainer.
 const USAGE_FILE: &str = "candidates.json";
 
 /// Candidates and the steps that they were used for: up to those of the next.
@@ -24,6 +30,11 @@ pub struct Used {
 pub(super) struct Usage(pub(super) Vec<Used>);
 
 impl Usage {
+    /// Where mining and training take turns: those of each round for its steps.
+    pub(super) fn in_turn(rounds: u64, steps_a_round: u64) -> Self {
+        Self((0..rounds).map(|round| Used { round, from_step: round * steps_a_round }).collect())
+    }
+
     /// What a run that was at step `steps` when it was saved had used; none for a new one. Steps after that are done
     /// again.
     pub(super) fn read(folder: &Path, steps: u64) -> Result<Self, Error> {
@@ -57,6 +68,41 @@ impl Usage {
     pub(super) fn spans(&self, end: u64) -> impl Iterator<Item = (Used, u64)> + '_ {
         let ends = self.0.iter().skip(1).map(|next| next.from_step).chain(std::iter::once(end));
         self.0.iter().copied().zip(ends)
+    }
+}
+
+impl Run<'_> {
+    pub(super) fn steps_a_round(&self) -> u64 {
+        self.plan.recipe.schedule.steps / self.plan.rounds
+    }
+
+    /// Visits in so many steps.
+    pub(super) fn visits(&self, steps: u64) -> u64 {
+        steps * self.plan.recipe.accumulation as u64 * self.plan.recipe.batch as u64
+    }
+
+    /// For each candidates that were used, the share of the negatives trained on that are among the best of the last
+    /// checkpoint, whose vectors these are; none where there were no negatives.
+    pub(super) fn shares(
+        &self,
+        usage: &Usage,
+        vectors: &Vectors,
+        data: &TrainingData,
+    ) -> Result<Vec<Option<f64>>, Error> {
+        let hits = vectors.nearest_to_train(&self.machine.runtime, HARDEST)?;
+        let share = |(used, end): (Used, u64)| -> Result<Option<f64>, Error> {
+            let file = self.candidates_file(used.round);
+            let candidates = Candidates::read(&file, data.train.len(), data.passages.len())?;
+            let first = self.visits(used.from_step);
+            let visits = Visits::new(data, &candidates, &self.plan.mining, used.round, first);
+            let pairs: Vec<(usize, u32)> = visits
+                .list(first, (self.visits(end) - first) as usize, self.plan.recipe.seed)
+                .iter()
+                .filter_map(|visit| Some((visit.query, visit.negative? as u32)))
+                .collect();
+            Ok((!pairs.is_empty()).then(|| share_found(&hits, &pairs)))
+        };
+        usage.spans(self.plan.recipe.schedule.steps).map(share).collect()
     }
 }
 

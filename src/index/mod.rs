@@ -23,4 +23,5 @@ pub use check::{Contents, contents};
 pub use error::Error;
 pub use files::{GRAPH_FILE, VECTORS_FILE};
 pub use saved::SavedVectors;
+pub(crate) use searcher::dot;
 pub use searcher::{Index, IndexOptions, Neighbour};

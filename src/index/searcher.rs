@@ -281,7 +281,7 @@ fn add_to(graph: &Graph, rows: &[(Key, &[f32])]) -> Result<(), Error> {
 }
 
 /// The inner product, in lanes that the compiler keeps in vector registers.
-pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
+pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
     const LANES: usize = 16;
     let mut sums = [0.0_f32; LANES];
     let (chunks_a, chunks_b) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
