@@ -16,6 +16,8 @@ use common::prometheus::{Prometheus, has_number, program, promtool};
 use common::{Ending, Server};
 use serde_json::{Value, json};
 
+/// Steps that nothing here waits for.
+const MANY: u64 = 5000;
 /// Far more than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -94,12 +96,27 @@ fn act(server: &Server, prometheus: &Prometheus) {
         wait_until("two scrapes", || {
             prometheus.now("count_over_time(up[1m]) > 1").is_ok_and(|found| !found.is_empty())
         });
-        let body = json!({"rounds": 2, "steps": 150, "batch": 4, "depth": 10, "query_tokens": 16, "passage_tokens": 24, "tolerance": 1});
-        let started = server.post("/admin/refresh", &body);
-        assert_eq!(started.status, 202, "{}", started.text());
-        let path = format!("/admin/jobs/{}", started.json()["job"].as_str().unwrap());
-        wait_until("the end of the refresh", || server.get(&path).json()["state"] != "running");
-        assert_eq!(server.get(&path).json()["state"], "done", "{}", server.log());
+        let refresh = |steps: u64| {
+            let texts = json!({"query_tokens": 16, "passage_tokens": 24});
+            let mut body = json!({"rounds": 2, "steps": steps, "batch": 4, "depth": 10, "tolerance": 1});
+            body.as_object_mut().unwrap().extend(texts.as_object().unwrap().clone());
+            let started = server.post("/admin/refresh", &body);
+            assert_eq!(started.status, 202, "{}", started.text());
+            format!("/admin/jobs/{}", started.json()["job"].as_str().unwrap())
+        };
+        let ended = |path: &str| {
+            wait_until("the end of the refresh", || server.get(path).json()["state"] != "running");
+            // A job ends a moment before another may start.
+            wait_until("room for another", || server.get("/admin/refresh").json()["refused"].is_null());
+            server.get(path).json()["state"].clone()
+        };
+        // One that lasts until it was scraped for some seconds, however fast the machine is, then one to the end.
+        let long = refresh(MANY);
+        let stepping = "min_over_time(anced_refresh_running[4s]) == 1 and min_over_time(anced_refresh_step[4s]) > 0";
+        wait_until("steps", || prometheus.now(stepping).is_ok_and(|found| !found.is_empty()));
+        assert_eq!(server.delete(&long).status, 200);
+        assert_eq!(ended(&long), "cancelled", "{}", server.log());
+        assert_eq!(ended(&refresh(30)), "done", "{}", server.log());
         activate(server, 1);
         // The last things that happened are scraped, and shown by a rate.
         let scraped = "anced_live_generation == 1 and on (instance) anced_swaps_total{result=\"done\"} == 2";
