@@ -96,6 +96,11 @@ fn a_refresh_goes_live_while_searches_and_writes_go_on() {
             assert!(told_kinds.contains(&kind), "{kind}: {told_kinds:?}");
         }
         assert_eq!(told_kinds.iter().filter(|kind| **kind == "step").count(), 12);
+        // Each phase comes on to its end: one that says nothing for long is taken for hung.
+        for phase in ["encode", "mine", "build"] {
+            let is_over = |event: &&Value| event["phase"] == phase && event["total"].as_u64() == event["done"].as_u64();
+            assert!(told.iter().any(|event| event["event"] == "phase" && is_over(&event)), "{phase}");
+        }
         let last = told.last().unwrap();
         assert_eq!((&last["event"], &last["state"], &last["generation"]), (&json!("ended"), &json!("done"), &json!(2)));
         searching.join().unwrap();

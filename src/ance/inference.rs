@@ -109,9 +109,14 @@ impl Vectors {
             .map_err(|error| Error::Generation(error.into()))
     }
 
-    /// The `k` best documents of each train query, best first.
-    pub(super) fn nearest_to_train(&self, runtime: &Runtime, k: usize) -> Result<Vec<Vec<Hit>>, Error> {
-        self.nearest(runtime, &self.train, k)
+    /// The `k` best documents of each train query, best first; `progress` counts queries.
+    pub(super) fn nearest_to_train(
+        &self,
+        runtime: &Runtime,
+        k: usize,
+        progress: &mut dyn FnMut(usize) -> Result<(), Error>,
+    ) -> Result<Vec<Vec<Hit>>, Error> {
+        self.nearest(runtime, &self.train, k, progress)
     }
 
     /// Adds to the hits of each train query its positives that are not among them, with their scores, best first: what
@@ -143,7 +148,7 @@ impl Vectors {
     pub(super) fn measure_dev(&self, runtime: &Runtime, data: &TrainingData) -> Result<Report, Error> {
         let deepest = 1000;
         let rankings: Vec<Ranking> = self
-            .nearest(runtime, &self.dev, deepest)?
+            .nearest(runtime, &self.dev, deepest, &mut |_| Ok(()))?
             .into_iter()
             .zip(&data.dev)
             .map(|(hits, (name, _))| Ranking {
@@ -158,7 +163,13 @@ impl Vectors {
     }
 
     /// Exact inner products, block by block: no score matrix is larger than one block's. A document's best row scores it.
-    fn nearest(&self, runtime: &Runtime, queries: &[f32], k: usize) -> Result<Vec<Vec<Hit>>, Error> {
+    fn nearest(
+        &self,
+        runtime: &Runtime,
+        queries: &[f32],
+        k: usize,
+        progress: &mut dyn FnMut(usize) -> Result<(), Error>,
+    ) -> Result<Vec<Vec<Hit>>, Error> {
         let mut top_k = TopK::new(runtime, self.dimension)?;
         let mut results = Vec::with_capacity(queries.len() / self.dimension.max(1));
         for queries in queries.chunks(QUERIES * self.dimension) {
@@ -179,6 +190,7 @@ impl Vectors {
                 }
             }
             results.append(&mut best);
+            progress(results.len())?;
         }
         Ok(results)
     }

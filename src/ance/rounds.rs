@@ -275,11 +275,14 @@ impl<'a> Run<'a> {
             return Ok(());
         }
         let total = data.train.len() as u64;
-        listener(Event::Phase { round: round + 1, phase: "mine", done: 0, total, beside: false })?;
+        let mut mined = |done: usize| {
+            listener(Event::Phase { round: round + 1, phase: "mine", done: done as u64, total, beside: false })
+        };
+        mined(0)?;
         let depth = Candidates::ranking_depth(data, mining);
         let mut hits: Vec<Vec<Hit>> = match mining.negatives {
             Negatives::Ance => {
-                let mut hits = vectors.nearest_to_train(&self.machine.runtime, depth)?;
+                let mut hits = vectors.nearest_to_train(&self.machine.runtime, depth, &mut mined)?;
                 vectors.add_positives(&mut hits, data);
                 hits
             }

@@ -89,7 +89,7 @@ impl Run<'_> {
         vectors: &Vectors,
         data: &TrainingData,
     ) -> Result<Vec<Option<f64>>, Error> {
-        let hits = vectors.nearest_to_train(&self.machine.runtime, HARDEST)?;
+        let hits = vectors.nearest_to_train(&self.machine.runtime, HARDEST, &mut |_| Ok(()))?;
         let share = |(used, end): (Used, u64)| -> Result<Option<f64>, Error> {
             let file = self.candidates_file(used.round);
             let candidates = Candidates::read(&file, data.train.len(), data.passages.len())?;

@@ -73,7 +73,8 @@ impl Verify {
     }
 }
 
-/// Opens the folder, which drops what was left half-written, and repairs as long as that helps; returns what was done, and what is found afterwards.
+/// Opens the folder, which drops what was left half-written, and repairs as long as that helps; returns what was done,
+/// and what is found afterwards.
 fn repair(settings: &Settings) -> anyhow::Result<(Vec<String>, Check)> {
     let (data, _lock) = DataFolder::open_locked(&settings.data)?;
     let machine = Machine::new(settings, Arc::new(Metrics::new()?))?;

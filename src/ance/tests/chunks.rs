@@ -85,7 +85,7 @@ fn a_batch_holds_every_piece_and_mining_scores_a_document_by_its_best() {
     let runtime = Runtime::load(None, 0).unwrap();
     let documents: Vec<Vec<Vec<f32>>> = data.passages.iter().map(|pieces| vectors(&encoder, pieces)).collect();
     for k in [1, 3, 9, 50] {
-        for (query, hits) in data.train.iter().zip(encoded.nearest_to_train(&runtime, k).unwrap()) {
+        for (query, hits) in data.train.iter().zip(encoded.nearest_to_train(&runtime, k, &mut |_| Ok(())).unwrap()) {
             let query = vectors(&encoder, std::slice::from_ref(&query.ids)).remove(0);
             let mut wanted: Vec<f64> = documents.iter().map(|pieces| best(&query, pieces)).collect();
             for (number, score) in &hits {
@@ -156,7 +156,8 @@ fn a_step_minimises_the_loss_over_best_pieces() {
     };
     let runtime = Runtime::load(None, 0).unwrap();
     let encoded = Vectors::encode(&encoder, &data, &|_| None, &mut |_, _| Ok(())).unwrap();
-    let candidates = Candidates::from_hits(&encoded.nearest_to_train(&runtime, 9).unwrap(), &data, &mining, 1, 0);
+    let candidates =
+        Candidates::from_hits(&encoded.nearest_to_train(&runtime, 9, &mut |_| Ok(())).unwrap(), &data, &mining, 1, 0);
     let batch = Visits::new(&data, &candidates, &mining, 0, 0).batch(0, 4, 1).unwrap();
     let pieces: Vec<usize> = batch.documents.iter().map(Vec::len).collect();
     assert!(pieces.contains(&1) && pieces.contains(&3), "documents of one piece and of several: {pieces:?}");
@@ -184,7 +185,7 @@ fn a_positive_that_ranks_low_has_its_score() {
     let (data, encoder) = (data(3), encoder());
     let runtime = Runtime::load(None, 0).unwrap();
     let encoded = Vectors::encode(&encoder, &data, &|_| None, &mut |_, _| Ok(())).unwrap();
-    let all = encoded.nearest_to_train(&runtime, data.passages.len()).unwrap();
+    let all = encoded.nearest_to_train(&runtime, data.passages.len(), &mut |_| Ok(())).unwrap();
     let mut hits = vec![Vec::new(); data.train.len()];
     encoded.add_positives(&mut hits, &data);
     for ((query, added), all) in data.train.iter().zip(&hits).zip(&all) {
