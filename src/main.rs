@@ -1,5 +1,5 @@
 //! Starts the program, nothing else.
 
-fn main() -> std::process::ExitCode {
+fn main() {
     anced::command::run()
 }

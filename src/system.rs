@@ -52,7 +52,8 @@ pub fn lowest_priority() -> io::Result<()> {
     Ok(())
 }
 
-/// Ends the process without what others do at its end: a library whose threads are at work may wait there for ever.
+/// Ends the process without what others do at its end: a library whose threads are at work may wait there for ever, or
+/// take from under them what they use.
 pub fn exit_at_once(code: i32) -> ! {
     // SAFETY: nothing of ours is left to be flushed, and the call does not return.
     unsafe { libc::_exit(code) }

@@ -16,8 +16,8 @@ mod snapshot;
 mod train;
 mod verify;
 
+use std::io::Write as _;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -83,8 +83,19 @@ impl General {
 #[error("{0}")]
 struct Usage(String);
 
-/// Runs the program with the process's arguments.
-pub fn run() -> ExitCode {
+/// Runs the program with the process's arguments, and ends the process.
+///
+/// What is to be kept is on the disk by then, and threads may still be at work, such as those of a start that was told to
+/// stop: nothing waits for them, and no library takes apart at the end of the process what they use.
+pub fn run() -> ! {
+    let code = code();
+    // Whoever read it has gone.
+    let _ = std::io::stdout().flush();
+    crate::system::exit_at_once(code.into())
+}
+
+/// Runs a verb and returns the exit code.
+fn code() -> u8 {
     // A file-size limit must be an error of a write, not the end of the process, also for files outside the store.
     crate::system::ignore_file_size_signal();
     let cli = match Cli::try_parse() {
@@ -92,7 +103,7 @@ pub fn run() -> ExitCode {
         Err(error) => {
             // Nothing is left to do where even this cannot be printed.
             let _ = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+            return u8::try_from(error.exit_code()).unwrap_or(2);
         }
     };
     let result = match cli.verb {
@@ -108,9 +119,9 @@ pub fn run() -> ExitCode {
         Verb::Model(verb) => verb.run(),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => 0,
         // Whoever reads the output has had enough: `anced search … | head`.
-        Err(error) if broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) if broken_pipe(&error) => 0,
         Err(error) => {
             eprintln!("anced: {}", message(&error));
             let refused_listen = matches!(
@@ -125,13 +136,11 @@ pub fn run() -> ExitCode {
             let recipe = matches!(error.downcast_ref(), Some(crate::ance::Error::Recipe(_)));
             let usage = error.is::<settings::Error>() || error.is::<Usage>() || refused_listen || recipe;
             let is_stopped = matches!(error.downcast_ref(), Some(crate::ance::Error::Stopped));
-            ExitCode::from(if is_stopped {
-                child::STOPPED
-            } else if usage {
-                2
-            } else {
-                1
-            })
+            match (is_stopped, usage) {
+                (true, _) => child::STOPPED,
+                (false, true) => 2,
+                (false, false) => 1,
+            }
         }
     }
 }

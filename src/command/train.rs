@@ -89,9 +89,7 @@ impl Train {
             tracing::warn!(%error, "training runs at the priority of the server");
         }
         let made = self.train(&data, &settings, &folder, Plan::from_settings(&settings)?, &stop)?;
-        self.report(&made)?;
-        // Everything is written, and nobody should wait for what libraries do at the end of a process.
-        crate::system::exit_at_once(0)
+        self.report(&made)
     }
 
     fn train(
