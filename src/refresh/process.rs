@@ -49,7 +49,7 @@ impl Limits {
                  refresh_stall where it only takes long"
             ));
         }
-        let held = process.and_then(resident_bytes)?;
+        let held = process.and_then(held_bytes)?;
         let allowed = self.memory.filter(|allowed| held > *allowed)?;
         Some(format!(
             "the training process held {} MiB of memory and was killed: refresh_memory is {}; resume the job with a higher \
@@ -60,12 +60,16 @@ impl Limits {
     }
 }
 
-/// Bytes of memory that a process holds; none where the system does not tell.
-fn resident_bytes(process: u32) -> Option<u64> {
+/// Bytes of memory that a process holds; none where the system does not tell. Mapped files, such as the store, are not
+/// counted: the system takes those pages back when it needs them.
+fn held_bytes(process: u32) -> Option<u64> {
     let text = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    kibibytes.checked_mul(1024)
+    let kibibytes = |name: &str| -> Option<u64> {
+        let value = text.lines().find_map(|line| line.strip_prefix(name))?;
+        value.trim().strip_suffix("kB")?.trim().parse().ok()
+    };
+    let own = kibibytes("RssAnon:")?.checked_add(kibibytes("RssShmem:")?)?;
+    own.checked_mul(1024)
 }
 
 /// How a process ended.
