@@ -7,6 +7,7 @@
 
 mod arithmetic;
 mod backward;
+mod broadcast;
 mod functions;
 mod fused;
 mod lookup;
