@@ -7,6 +7,7 @@ mod common;
 use std::path::Path;
 
 use anced::corpus::Store;
+use anced::generation::{Manifest, Standing};
 use common::corpus::wait_for;
 use common::generations::{activate, live, two_generations};
 use common::random::Random;
@@ -117,14 +118,14 @@ fn each_bit_of_a_manifest_counts() {
     filled(data.path());
     let folder = data.path().join("generations/000001");
     let file = folder.join("manifest.json");
-    let sound = anced::generation::Manifest::read(&folder).unwrap();
+    let sound = Manifest::read(&folder).unwrap();
     let text = std::fs::read(&file).unwrap();
     let mut refused = 0;
     for bit in (0..text.len() * 8).step_by(9) {
         let mut damaged = text.clone();
         damaged[bit / 8] ^= 1 << (bit % 8);
         std::fs::write(&file, &damaged).unwrap();
-        match anced::generation::Manifest::read(&folder) {
+        match Manifest::read(&folder) {
             // White space says nothing.
             Ok(read) => assert_eq!(read, sound, "bit {bit}"),
             Err(_) => refused += 1,
@@ -206,7 +207,7 @@ fn a_start_falls_back_to_the_newest_sound_generation_until_it_is_settled() {
     assert!(server.stop().success());
 
     // Only its index: the text says what rebuilds it. An operator settles it instead.
-    let manifest = anced::generation::Manifest::read(&second).unwrap();
+    let manifest = Manifest::read(&second).unwrap();
     std::fs::remove_file(second.join(&manifest.graph_file)).unwrap();
     let server = Server::start(data.path());
     let status = server.get("/admin/status").json();
@@ -218,13 +219,15 @@ fn a_start_falls_back_to_the_newest_sound_generation_until_it_is_settled() {
     assert_eq!(server.post("/admin/generations/1/activate", &json!({})).status, 409, "as ever");
     assert!(server.stop().success());
 
-    // A rejected one is no way out.
+    // One that did not pass its gate is no way out.
     std::fs::write(&live_file, "2\n").unwrap();
     let first = data.path().join("generations/000001");
-    let mut manifest = anced::generation::Manifest::read(&first).unwrap();
-    manifest.status = anced::generation::Standing::Rejected;
-    manifest.write(&first).unwrap();
-    assert_refused("rejected", &verb("serve", data.path(), &[]), &["000002", "anced verify --repair"]);
+    let mut manifest = Manifest::read(&first).unwrap();
+    for standing in [Standing::Candidate, Standing::Rejected] {
+        manifest.status = standing;
+        manifest.write(&first).unwrap();
+        assert_refused(standing.as_str(), &verb("serve", data.path(), &[]), &["000002", "anced verify --repair"]);
+    }
 }
 
 #[test]

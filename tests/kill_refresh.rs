@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anced::corpus::{Split, Store};
-use anced::generation::Manifest;
+use anced::generation::{Manifest, Standing};
 use common::generations::live;
 use common::jobs::{ended, job, resume, start};
 use common::judged::prepared;
@@ -236,9 +236,10 @@ fn check_generations(data: &Path, server: &Server, allowed: &[u64]) -> u64 {
     assert!(allowed.contains(&number), "generation {number} is live, not one of {allowed:?}\n{}", server.log());
     for entry in std::fs::read_dir(data.join("generations")).unwrap() {
         let folder = entry.unwrap().path();
-        let Ok(number) = folder.file_name().unwrap().to_str().unwrap().parse::<u64>() else { continue };
+        let Ok(found) = folder.file_name().unwrap().to_str().unwrap().parse::<u64>() else { continue };
         let manifest = Manifest::read(&folder).unwrap();
-        assert_eq!(manifest.number, number);
+        assert_eq!(manifest.number, found);
+        assert!(found != number || manifest.status == Standing::Ready, "live and {:?}: {found}", manifest.status);
         manifest.verify(&folder).unwrap();
     }
     number

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use anced::ance::{Event, Plan, Run, Texts};
 use anced::corpus::{Document, Store};
-use anced::generation::{DataFolder, Machine, Manifest, Origin, build_from};
+use anced::generation::{DataFolder, Machine, Manifest, Origin, Standing, build_from};
 use anced::settings::{Settings, VectorType};
 use anced::telemetry::Metrics;
 use common::judged::prepared;
@@ -56,7 +56,12 @@ fn train(settings: &Settings) -> Counted {
         })
         .unwrap();
     let known = run.vectors(outcome.best_round);
-    let origin = Origin { checkpoint: &outcome.checkpoint, parent: Some(live), known: known.as_ref() };
+    let origin = Origin {
+        checkpoint: &outcome.checkpoint,
+        parent: Some(live),
+        known: known.as_ref(),
+        standing: Standing::Ready,
+    };
     let mut texts = Texts { encoded: 0, reused: 0 };
     let generation = build_from(&data, &origin, &machine, &mut |progress| {
         texts = Texts { encoded: progress.done - progress.reused, reused: progress.reused };

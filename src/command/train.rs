@@ -1,5 +1,8 @@
 //! `anced train`: ANCE rounds, and a generation of what they made.
 
+mod notes;
+mod show;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -8,22 +11,14 @@ use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;
 
+use self::show::{Show, among, line};
 use super::child::{self, Stop};
-use super::progress::{Progress, Unit};
 use super::{General, print};
-use crate::ance::{Event, Means, Outcome, Plan, Run, Texts, Used};
-use crate::corpus::Split;
+use crate::ance::{Event, Gate, Outcome, Plan, Run, Texts, Verdict};
 use crate::encoder::{EncoderOptions, Overrides};
-use crate::evaluation::{self, judged_split, measure};
-use crate::generation::{DataFolder, Machine, Manifest, Origin, Retriever, Standing, build_from, replace_file};
+use crate::generation::{DataFolder, Machine, Manifest, Origin, Standing, build_from};
 use crate::settings::{EncoderArgs, IndexArgs, Settings, TrainArgs};
 use crate::telemetry::Metrics;
-
-/// Hits a query that are measured.
-const DEPTH: usize = 1000;
-
-/// What a run that came to its end says, in its folder.
-const DONE_FILE: &str = "done.json";
 
 /// Train the live generation's encoder on the judgments of the store, and build a generation of the best round. It
 /// becomes live if it measures no worse on the dev queries.
@@ -78,9 +73,9 @@ impl Train {
     fn run_for_server(&self, data: &Path, job: &str) -> anyhow::Result<()> {
         let stop = Stop::when_told()?;
         let folder = data.join("jobs").join(job);
-        if let Ok(done) = std::fs::read_to_string(folder.join(DONE_FILE)) {
+        if let Some(done) = notes::done(&folder) {
             // It came to its end before, and only the server did not hear of it.
-            return print(done.trim());
+            return print(&done);
         }
         let settings = child::settings(&folder)?;
         let data = DataFolder::open(data)?;
@@ -102,7 +97,7 @@ impl Train {
     ) -> anyhow::Result<Made> {
         let _turn = child::turn(data.path(), stop)?;
         let machine = Machine::new(settings, Arc::new(Metrics::new()?))?;
-        let parent = parent(data, folder)?;
+        let parent = notes::parent(data, folder)?;
         let (source, overrides) = source(data, parent, settings)?;
         let machine = machine.with_overrides(overrides.clone());
         let store = Arc::clone(data.store());
@@ -112,19 +107,21 @@ impl Train {
         if let Some(parent) = parent {
             run = run.from_generation(&data.generation(parent));
         }
-        let mut show = Show { json: self.json, bar: None };
+        let mut show = Show::new(self.json);
         let outcome = run.train(&mut |event| {
             stop.heed(&event);
             show.event(&event)?;
             stop.check()
         })?;
         let known = run.vectors(outcome.best_round);
-        let origin = Origin { checkpoint: &outcome.checkpoint, parent, known: known.as_ref() };
+        let standing = Standing::Candidate;
+        let origin = Origin { checkpoint: &outcome.checkpoint, parent, known: known.as_ref(), standing };
         let number = build_best(data, folder, &outcome, &origin, &machine, &mut show)?;
         stop.check()?;
-        let verdict = verdict(data, number, &machine, &plan, settings.tolerance, outcome.best_round, &mut show)?;
+        let gate = Gate { measure: plan.measure, tolerance: settings.tolerance, round: outcome.best_round };
+        let verdict = gate.judge(data, number, &machine, &mut |event| show.event(&event))?;
         let made = Made { outcome, number, verdict };
-        write_text(&folder.join(DONE_FILE), &made.json()?)?;
+        notes::set_done(folder, &made.json()?)?;
         run.clean_up()?;
         Ok(made)
     }
@@ -177,16 +174,6 @@ impl Made {
     }
 }
 
-/// Whether a generation takes over.
-struct Verdict {
-    published: bool,
-    reason: String,
-    new: Option<Means>,
-    /// The generation that it was compared with.
-    live: Option<u64>,
-    live_measures: Option<Means>,
-}
-
 /// The checkpoint that training starts from, and what is set over it.
 fn source(data: &DataFolder, live: Option<u64>, settings: &Settings) -> anyhow::Result<(PathBuf, Overrides)> {
     match live {
@@ -198,33 +185,6 @@ fn source(data: &DataFolder, live: Option<u64>, settings: &Settings) -> anyhow::
     }
 }
 
-/// The generation that a run starts from: the live one, and for a run that goes on the one that was live then.
-fn parent(data: &DataFolder, folder: &Path) -> anyhow::Result<Option<u64>> {
-    let file = folder.join("parent");
-    match read_number(&file)? {
-        Some(0) => Ok(None),
-        Some(number) => Ok(Some(number)),
-        None => {
-            let live = data.live()?;
-            std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-            write_text(&file, &live.unwrap_or(0).to_string())?;
-            Ok(live)
-        }
-    }
-}
-
-fn read_number(file: &Path) -> anyhow::Result<Option<u64>> {
-    match std::fs::read_to_string(file) {
-        Ok(text) => text.trim().parse().map(Some).with_context(|| file.display().to_string()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).with_context(|| file.display().to_string()),
-    }
-}
-
-fn write_text(file: &Path, text: &str) -> anyhow::Result<()> {
-    Ok(replace_file(file, format!("{text}\n").as_bytes())?)
-}
-
 /// Builds the generation of the best round, or finds the one that the run had built when it was cut off.
 fn build_best(
     data: &DataFolder,
@@ -234,8 +194,7 @@ fn build_best(
     machine: &Machine,
     show: &mut Show,
 ) -> anyhow::Result<u64> {
-    let file = folder.join("generation");
-    if let Some(number) = read_number(&file)?
+    if let Some(number) = notes::generation(folder)?
         && Manifest::read(&data.generation(number))
             .and_then(|manifest| manifest.verify(&data.generation(number)))
             .is_ok()
@@ -250,127 +209,7 @@ fn build_best(
         let (done, total) = (progress.done, progress.total);
         let _ = show.event(&Event::Phase { round, phase: "build", done, total, beside: false });
     })?;
-    write_text(&file, &number.to_string())?;
+    notes::set_generation(folder, number)?;
     show.event(&Event::Took { round, phase: "build", seconds: started.elapsed().as_secs_f64(), texts: Some(texts) })?;
     Ok(number)
-}
-
-/// Compares the new generation with the live one on the dev queries, by exact search as both will serve.
-fn verdict(
-    data: &DataFolder,
-    number: u64,
-    machine: &Machine,
-    plan: &Plan,
-    tolerance: f64,
-    round: u64,
-    show: &mut Show,
-) -> anyhow::Result<Verdict> {
-    let store = data.store();
-    let live = data.live()?;
-    let split = match judged_split(store, Split::Dev) {
-        Err(evaluation::Error::NoJudgments(_)) => {
-            let reason = "published unmeasured: the store has no dev judgments".into();
-            return Ok(Verdict { published: true, reason, new: None, live, live_measures: None });
-        }
-        judged => judged?,
-    };
-    let started = Instant::now();
-    let total = split.queries.len() as u64;
-    show.event(&Event::Phase { round, phase: "gate", done: 0, total, beside: false })?;
-    let means = |number: u64| -> anyhow::Result<Means> {
-        // Both with every document that is there now, whenever their files were written.
-        let retriever = Retriever::new(data.clone(), machine);
-        retriever.load_number(number, machine, &mut |_| {})?;
-        let generation = retriever.live()?;
-        let rankings = evaluation::rankings(&generation, store, &split.queries, DEPTH, None)?;
-        Ok(measure(&rankings, &split).means().collect())
-    };
-    let new = means(number)?;
-    let value = |means: &Means| means.get(&plan.measure).copied().unwrap_or(0.0);
-    let old = live.map(means).transpose()?;
-    let published = old.as_ref().is_none_or(|old| value(&new) >= value(old) - tolerance);
-    let folder = data.generation(number);
-    let mut manifest = Manifest::read(&folder)?;
-    manifest.measures = new.iter().map(|(measure, value)| (measure.to_string(), *value)).collect();
-    manifest.status = if published { Standing::Ready } else { Standing::Rejected };
-    manifest.write(&folder)?;
-    show.event(&Event::Took { round, phase: "gate", seconds: started.elapsed().as_secs_f64(), texts: None })?;
-    let told = format!("{} {:.4}", plan.measure, value(&new));
-    let reason = match (live, &old) {
-        (Some(live), Some(old)) => {
-            let word = if published { "published" } else { "rejected: kept, but not made live" };
-            format!("{word}: {told}, generation {live} has {:.4}", value(old))
-        }
-        _ => format!("published: {told}, no generation was live"),
-    };
-    Ok(Verdict { published, reason, new: Some(new), live, live_measures: old })
-}
-
-/// What is shown of a run: JSON lines, or a bar and a line for each measure.
-struct Show {
-    json: bool,
-    bar: Option<(&'static str, Progress)>,
-}
-
-impl Show {
-    fn event(&mut self, event: &Event) -> Result<(), crate::ance::Error> {
-        if self.json {
-            let text = serde_json::to_string(event).map_err(|error| crate::ance::Error::Data(error.to_string()))?;
-            // A reader that has gone does not stop the run.
-            let _ = print(&text);
-            return Ok(());
-        }
-        match event {
-            Event::Phase { beside: true, .. } => {}
-            Event::Phase { round, phase, done, total, .. } => self.progress(*round, phase, *done, *total, ""),
-            Event::Step { round, report } => {
-                let message = format!("loss {:.4}", report.loss);
-                self.progress(*round, "train", report.step, report.step, &message);
-            }
-            Event::Candidates(Used { round, from_step }) => {
-                self.finish();
-                eprintln!("from step {} on: candidates of round {round}'s checkpoint", from_step + 1);
-            }
-            Event::Measures { round, measures } => {
-                self.finish();
-                eprintln!("round {round}: {}", line(measures));
-            }
-            Event::Data { documents, train, dev } => {
-                eprintln!("{documents} documents, {train} train queries, {dev} dev queries");
-            }
-            Event::Took { round, phase, seconds, texts } => {
-                self.finish();
-                let texts = texts.map_or_else(String::new, |Texts { encoded, reused }| {
-                    format!(", {encoded} texts encoded, {reused} known")
-                });
-                eprintln!("round {round}: {phase} took {seconds:.1} s{texts}");
-            }
-        }
-        Ok(())
-    }
-
-    fn progress(&mut self, round: u64, phase: &'static str, done: u64, total: u64, message: &str) {
-        if self.bar.as_ref().is_none_or(|(shown, _)| *shown != phase) {
-            self.finish();
-            let unit = if phase == "train" { Unit::Steps } else { Unit::Texts };
-            self.bar = Some((phase, Progress::new(phase, unit)));
-        }
-        if let Some((_, bar)) = &mut self.bar {
-            bar.set(done, Some(total), &format!("round {round} {message}"));
-        }
-    }
-
-    fn finish(&mut self) {
-        if let Some((_, bar)) = self.bar.take() {
-            bar.finish();
-        }
-    }
-}
-
-fn among(share: f64) -> String {
-    format!("{:.1} % of its negatives among the last model's 100 best", share * 100.0)
-}
-
-fn line(means: &Means) -> String {
-    means.iter().map(|(measure, value)| format!("{measure} {value:.4}")).collect::<Vec<_>>().join("  ")
 }

@@ -36,6 +36,8 @@ pub struct Origin<'a> {
     pub parent: Option<u64>,
     /// Vectors by sequence that this checkpoint, set as the machine sets it, made of documents.
     pub known: Option<&'a SavedVectors>,
+    /// How the generation stands until somebody says otherwise.
+    pub standing: Standing,
 }
 
 /// Builds the next generation from a checkpoint folder and every document of the store, and returns its number. It is
@@ -50,7 +52,7 @@ pub fn build(
     machine: &Machine,
     progress: &mut dyn FnMut(BuildProgress),
 ) -> Result<u64, Error> {
-    build_from(data, &Origin { checkpoint, parent, known: None }, machine, progress)
+    build_from(data, &Origin { checkpoint, parent, known: None, standing: Standing::Ready }, machine, progress)
 }
 
 /// As [`build`]; documents whose vectors are known are not encoded.
@@ -146,7 +148,7 @@ fn write(
         store: store.identity().to_owned(),
         documents: index.count() as u64,
         applied_sequence: applied,
-        status: Standing::Ready,
+        status: origin.standing,
         measures: BTreeMap::new(),
         vectors_file: VECTORS_FILE.into(),
         graph_file: GRAPH_FILE.into(),

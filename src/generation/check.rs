@@ -44,7 +44,7 @@ pub struct Check {
     pub live: Option<u64>,
     /// Whether a server or another process that writes works in the folder.
     pub in_use: bool,
-    /// The newest sound generation that was not rejected.
+    /// The newest sound generation that passed its gate.
     #[serde(skip)]
     pub(super) newest: Option<u64>,
 }

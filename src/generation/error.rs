@@ -36,9 +36,12 @@ pub enum Error {
     /// What is live stays on disk.
     #[error("generation {0} is live and cannot be removed; make another one live first")]
     Live(u64),
-    /// Only a person makes a rejected generation live.
-    #[error("generation {0} was rejected: it measured worse than the live one, and is made live by hand only")]
-    Rejected(u64),
+    /// Only a person makes a generation live that did not pass the gate.
+    #[error(
+        "generation {0} did not pass the gate: it measured worse than the live one or was not compared with it, and is \
+         made live by hand only"
+    )]
+    NotPassed(u64),
     /// Writes come faster than the new generation takes them.
     #[error(
         "generation {number} cannot catch up: writes come faster than it encodes them, {behind} were missing at the end; \

@@ -31,7 +31,7 @@ impl Retriever {
         *self.fallback.lock().unwrap_or_else(PoisonError::into_inner) = fallback;
     }
 
-    /// Loads the generation that `LIVE` names or, where that is damaged, the newest sound one that was not rejected.
+    /// Loads the generation that `LIVE` names or, where that is damaged, the newest sound one that passed its gate.
     ///
     /// `LIVE` stays as it is: once the damaged files are put back, the next start has the generation that was wanted.
     pub(super) fn load_or_fall_back(

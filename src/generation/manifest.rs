@@ -76,6 +76,8 @@ pub enum Standing {
     /// Nothing speaks against it.
     #[default]
     Ready,
+    /// A training made it and has not compared it with the live one yet: a training that was cut off leaves it so.
+    Candidate,
     /// It measured worse than the one that was live: it goes live by hand only.
     Rejected,
 }
@@ -85,10 +87,11 @@ impl Standing {
         *self == Self::Ready
     }
 
-    /// As in `manifest.json`: `ready` or `rejected`.
+    /// As in `manifest.json`: `ready`, `candidate` or `rejected`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ready => "ready",
+            Self::Candidate => "candidate",
             Self::Rejected => "rejected",
         }
     }

@@ -29,7 +29,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 pub enum Initiator {
     /// A person: any generation will do, and none is removed.
     Person,
-    /// A refresh: a rejected generation is refused, and old ones are removed afterwards (`keep_generations`).
+    /// A refresh: one that did not pass the gate is refused, and old ones are removed afterwards (`keep_generations`).
     Refresh,
 }
 
@@ -92,7 +92,7 @@ impl Retriever {
     /// When it returns, the generation is live and `LIVE` names it, on the disk.
     ///
     /// # Errors
-    /// [`Error::SwapRunning`], [`Error::AlreadyLive`], [`Error::UnknownGeneration`], [`Error::Rejected`],
+    /// [`Error::SwapRunning`], [`Error::AlreadyLive`], [`Error::UnknownGeneration`], [`Error::NotPassed`],
     /// [`Error::Overtaken`], and whatever keeps the generation from being loaded; the live one stays live then.
     pub async fn activate(self: &Arc<Self>, number: u64, initiator: Initiator) -> Result<SwapReport, Error> {
         let turn = self.turn()?;
@@ -122,8 +122,8 @@ impl Retriever {
         if !folder.is_dir() {
             return Err(Error::UnknownGeneration(number));
         }
-        if initiator == Initiator::Refresh && Manifest::read(&folder)?.status == Standing::Rejected {
-            return Err(Error::Rejected(number));
+        if initiator == Initiator::Refresh && Manifest::read(&folder)?.status != Standing::Ready {
+            return Err(Error::NotPassed(number));
         }
         let result = self.change_over(&previous, number);
         let outcome = if result.is_ok() { "done" } else { "failed" };

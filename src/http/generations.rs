@@ -39,7 +39,8 @@ pub(super) struct GenerationBody {
     checkpoint: String,
     /// Whether it answers now.
     live: bool,
-    /// `ready`, or `rejected` where it measured worse than the one that was live: such a one goes live by hand only.
+    /// `ready`; `rejected` where it measured worse than the one that was live; `candidate` where its refresh was cut
+    /// off before that was known. The last two go live by hand only.
     #[schema(example = "ready")]
     status: &'static str,
     /// Measures by name, as far as they were taken.
@@ -66,7 +67,7 @@ pub(super) struct ActivatedAnswer {
     /// The one that was.
     #[schema(example = 2)]
     previous: u64,
-    /// `ready` or `rejected`.
+    /// `ready`, `candidate` or `rejected`.
     #[schema(example = "ready")]
     status: &'static str,
     /// What is worth knowing about it, such as that it was rejected.
@@ -116,9 +117,15 @@ impl From<GenerationInfo> for GenerationBody {
 impl From<SwapReport> for ActivatedAnswer {
     fn from(report: SwapReport) -> Self {
         let SwapReport { number, previous, status, loading, caught_up, longest_hold, holds, total, .. } = report;
-        let note = (status == Standing::Rejected).then(|| {
-            format!("generation {number} was rejected when it was made: it measured worse than the one that was live")
-        });
+        let note = match status {
+            Standing::Ready => None,
+            Standing::Candidate => Some(format!(
+                "generation {number} was never compared with the one that was live: its refresh was cut off"
+            )),
+            Standing::Rejected => Some(format!(
+                "generation {number} was rejected when it was made: it measured worse than the one that was live"
+            )),
+        };
         let seconds = |time: Duration| time.as_micros() as f64 / 1e6;
         Self {
             generation: number,

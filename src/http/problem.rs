@@ -218,7 +218,7 @@ impl From<generation::Error> for Problem {
             generation::Error::AlreadyLive(_)
             | generation::Error::SwapRunning
             | generation::Error::Live(_)
-            | generation::Error::Rejected(_)
+            | generation::Error::NotPassed(_)
             | generation::Error::Overtaken { .. } => Self::new(Reason::Conflict, error.to_string()),
             generation::Error::Corpus(error) => error.into(),
             generation::Error::Io { ref source, .. } if is_full(source) => {

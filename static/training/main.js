@@ -214,11 +214,16 @@ async function change(number, path, options, tell) {
   refreshStatus();
 }
 
+const CAUTIONS = {
+  rejected: ' It measured worse than the one that was live when it was made.',
+  candidate: ' It was never compared with the live one: its refresh was cut off.',
+};
+
 async function activate({ number, status }) {
   const live = generations.find((one) => one.live);
   const isSure = await confirmed({
     title: `Make generation ${number} live?`,
-    text: `It answers searches as soon as it is loaded; ${live ? `generation ${live.number} stays on the disk` : 'none is live now'}.${status === 'rejected' ? ' It measured worse than the one that was live when it was made.' : ''}`,
+    text: `It answers searches as soon as it is loaded; ${live ? `generation ${live.number} stays on the disk` : 'none is live now'}.${CAUTIONS[status] ?? ''}`,
     yes: 'Make live',
   });
   if (!isSure) return;

@@ -249,6 +249,10 @@ impl Server {
             if let Some(status) = self.child.try_wait().unwrap() {
                 // Its last lines may still be on their way.
                 self.reader.take().map_or(Ok(()), std::thread::JoinHandle::join).unwrap();
+                if !status.success() {
+                    // Shown where the test fails for it.
+                    eprintln!("the server ended with {status}; its log:\n{}", self.log());
+                }
                 return status;
             }
             std::thread::sleep(Duration::from_millis(10));

@@ -133,11 +133,15 @@ fn fixture(checkpoint: &str) -> std::path::PathBuf {
 /// Builds a further generation of another model and dimension.
 pub(super) fn build_another(retriever: &Retriever, machine: &Machine, parent: Option<u64>, standing: Standing) -> u64 {
     let number = build(&retriever.data, &fixture("roberta-ance"), parent, machine, &mut |_| {}).unwrap();
+    stand(retriever, number, standing);
+    number
+}
+
+fn stand(retriever: &Retriever, number: u64, standing: Standing) {
     let folder = retriever.data.generation(number);
     let mut manifest = Manifest::read(&folder).unwrap();
     manifest.status = standing;
     manifest.write(&folder).unwrap();
-    number
 }
 
 fn numbers(retriever: &Retriever) -> Vec<u64> {
@@ -191,16 +195,19 @@ fn a_change_that_cannot_be_written_down_is_not_made() {
 }
 
 #[test]
-fn a_refresh_makes_no_rejected_generation_live_and_leaves_the_newest() {
+fn a_refresh_makes_no_generation_live_that_did_not_pass_and_leaves_the_newest() {
     let folder = tempfile::tempdir().unwrap();
     let machine = machine(|settings| settings.keep_generations = 2);
     let retriever = Arc::new(retriever(folder.path(), &machine));
     done(retriever.write(vec![document("a", "one text")])).unwrap();
-    for (standing, number) in [(Standing::Ready, 2), (Standing::Ready, 3), (Standing::Rejected, 4)] {
+    for (standing, number) in [(Standing::Ready, 2), (Standing::Ready, 3), (Standing::Candidate, 4)] {
         assert_eq!(build_another(&retriever, &machine, Some(1), standing), number);
     }
-    let refused = done(retriever.activate(4, Initiator::Refresh)).unwrap_err();
-    assert!(matches!(refused, Error::Rejected(4)), "{refused:?}");
+    for standing in [Standing::Candidate, Standing::Rejected] {
+        stand(&retriever, 4, standing);
+        let refused = done(retriever.activate(4, Initiator::Refresh)).unwrap_err();
+        assert!(matches!(refused, Error::NotPassed(4)), "{refused:?}");
+    }
     assert_eq!(numbers(&retriever), [1, 2, 3, 4]);
     // A person's change removes nothing.
     let by_hand = done(retriever.activate(4, Initiator::Person)).unwrap();

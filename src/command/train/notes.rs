@@ -1,0 +1,59 @@
+//! What a run notes in its folder beside its state: where it began, what it built, how it ended.
+
+use std::path::Path;
+
+use anyhow::Context as _;
+
+use crate::generation::{DataFolder, replace_file};
+
+/// The number of the generation that the run started from, 0 for none.
+const PARENT: &str = "parent";
+/// The number of the generation that it built.
+const GENERATION: &str = "generation";
+/// What it said at its end.
+const DONE: &str = "done.json";
+
+/// The generation that a run starts from: the live one, and for a run that goes on the one that was live then.
+pub(super) fn parent(data: &DataFolder, folder: &Path) -> anyhow::Result<Option<u64>> {
+    let file = folder.join(PARENT);
+    match number(&file)? {
+        Some(0) => Ok(None),
+        Some(number) => Ok(Some(number)),
+        None => {
+            let live = data.live()?;
+            std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+            write(&file, &live.unwrap_or(0).to_string())?;
+            Ok(live)
+        }
+    }
+}
+
+/// The generation that the run built, as far as it came.
+pub(super) fn generation(folder: &Path) -> anyhow::Result<Option<u64>> {
+    number(&folder.join(GENERATION))
+}
+
+pub(super) fn set_generation(folder: &Path, number: u64) -> anyhow::Result<()> {
+    write(&folder.join(GENERATION), &number.to_string())
+}
+
+/// What the run said at its end, if it came there.
+pub(super) fn done(folder: &Path) -> Option<String> {
+    std::fs::read_to_string(folder.join(DONE)).ok().map(|text| text.trim().to_owned())
+}
+
+pub(super) fn set_done(folder: &Path, said: &str) -> anyhow::Result<()> {
+    write(&folder.join(DONE), said)
+}
+
+fn number(file: &Path) -> anyhow::Result<Option<u64>> {
+    match std::fs::read_to_string(file) {
+        Ok(text) => text.trim().parse().map(Some).with_context(|| file.display().to_string()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| file.display().to_string()),
+    }
+}
+
+fn write(file: &Path, text: &str) -> anyhow::Result<()> {
+    Ok(replace_file(file, format!("{text}\n").as_bytes())?)
+}
