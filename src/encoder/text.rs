@@ -167,8 +167,11 @@ fn special_tokens(tokenizer: &Tokenizer) -> Result<(Vec<u32>, Vec<u32>), String>
 
 fn load(file: &Path) -> Result<Tokenizer, Error> {
     let bytes = std::fs::read(file).map_err(|error| Error::checkpoint(file, error))?;
-    Tokenizer::from_bytes(bytes)
-        .map_err(|error| Error::checkpoint(file, format!("not a tokenizer that can be read: {error}")))
+    let refuse =
+        |error: &dyn std::fmt::Display| Error::checkpoint(file, format!("not a tokenizer that can be read: {error}"));
+    // The library panics on a decoder that is cut short, or is no JSON in another way.
+    serde_json::from_slice::<serde_json::Value>(&bytes).map_err(|error| refuse(&error))?;
+    Tokenizer::from_bytes(bytes).map_err(|error| refuse(&error))
 }
 
 #[cfg(test)]
