@@ -15,6 +15,9 @@ pub(super) enum Dim {
     Symbol(usize),
 }
 
+/// Axes of a value that is looked at, and numbers in one that says a shape; no real graph comes near.
+pub(super) const MOST_AXES: usize = 64;
+
 /// Facts by the names of values.
 #[derive(Debug, Default)]
 pub(super) struct Facts {
@@ -166,7 +169,7 @@ impl Facts {
             }
             "Split" => self.split(node),
             _ => {
-                let Some(mut shape) = self.shape_of(node) else { return };
+                let Some(mut shape) = self.shape_of(node).filter(|shape| shape.len() <= MOST_AXES) else { return };
                 if let ([length], Some(integers)) = (shape.as_mut_slice(), self.integers.get(output)) {
                     *length = Dim::Size(integers.len() as i64);
                 }
@@ -236,7 +239,7 @@ impl Facts {
                 for input in 0..node.input.len() {
                     all.extend_from_slice(self.integer_input(node, input)?);
                 }
-                Some(all)
+                (all.len() <= MOST_AXES).then_some(all)
             }
             "Slice" => {
                 let from = self.integer_input(node, 0)?;

@@ -1,6 +1,6 @@
 //! The shapes of values, by one rule an operator.
 
-use super::facts::{Dim, Facts, attribute, integer, place_in, size, sizes};
+use super::facts::{Dim, Facts, MOST_AXES, attribute, integer, place_in, size, sizes};
 use super::proto::NodeProto;
 
 impl Facts {
@@ -80,8 +80,8 @@ impl Facts {
                 if let Some(target) = self.integer_input(node, 1).cloned() {
                     return self.broadcast_of(&[shape, target]);
                 }
-                let target = self.get(node, 1)?.first().copied().and_then(size)?;
-                Some((0..target.max(shape.len() as i64)).map(|_| self.fresh()).collect())
+                let target = self.rank_of_target(node)?;
+                Some((0..target.max(shape.len())).map(|_| self.fresh()).collect())
             }
             "ConstantOfShape" => self.integer_input(node, 0).cloned(),
             "Range" => Some(vec![self.fresh()]),
@@ -111,11 +111,11 @@ impl Facts {
             "Concat" => {
                 let mut shape = self.get(node, 0)?.clone();
                 let axis = place_in(integer(node, "axis", 0), shape.len());
-                let mut total = 0;
+                let mut total = 0_i64;
                 let mut known = true;
                 for input in 0..node.input.len() {
                     match self.get(node, input)?.get(axis)? {
-                        Dim::Size(size) => total += size,
+                        Dim::Size(size) => total = size.checked_add(total)?,
                         Dim::Symbol(_) => known = false,
                     }
                 }
@@ -126,7 +126,7 @@ impl Facts {
                 let mut shape = self.get(node, 0)?.clone();
                 let axes = match node.input.get(3).filter(|name| !name.is_empty()) {
                     Some(_) => sizes(self.integer_input(node, 3)?)?,
-                    None => (0..self.get(node, 1)?.first().copied().and_then(size)?).collect(),
+                    None => (0..self.rank_of_target(node)? as i64).collect(),
                 };
                 let rank = shape.len();
                 for axis in axes {
@@ -142,7 +142,7 @@ impl Facts {
                 let repeat = |at: usize| repeats.as_ref()?.get(at).copied().and_then(size);
                 let dims = shape.iter().enumerate().map(|(at, dim)| match (repeat(at), dim) {
                     (Some(1), dim) => *dim,
-                    (Some(times), Dim::Size(size)) => Dim::Size(times * size),
+                    (Some(times), Dim::Size(size)) => times.checked_mul(*size).map_or_else(|| self.fresh(), Dim::Size),
                     _ => self.fresh(),
                 });
                 Some(dims.collect())
@@ -154,8 +154,8 @@ impl Facts {
             "GatherND" => {
                 let (data, index) = (self.get(node, 0)?, self.get(node, 1)?);
                 let (depth, places) = index.split_last()?;
-                let from =
-                    usize::try_from(size(*depth)?).ok()? + usize::try_from(integer(node, "batch_dims", 0)).ok()?;
+                let depth = usize::try_from(size(*depth)?).ok()?;
+                let from = depth.checked_add(usize::try_from(integer(node, "batch_dims", 0)).ok()?)?;
                 Some([places, data.get(from..)?].concat())
             }
             _ => None,
@@ -236,8 +236,7 @@ impl Facts {
     fn reshape(&mut self, node: &NodeProto) -> Option<Vec<Dim>> {
         let source = self.get(node, 0)?.clone();
         let Some(target) = self.integer_input(node, 1).cloned() else {
-            // The rank at least is the length of the target.
-            let rank = self.get(node, 1)?.first().copied().and_then(size)?;
+            let rank = self.rank_of_target(node)?;
             return Some((0..rank).map(|_| self.fresh()).collect());
         };
         let mut shape = Vec::with_capacity(target.len());
@@ -258,6 +257,12 @@ impl Facts {
         Some(shape)
     }
 
+    /// The rank at least of what a node's second input says: its length.
+    fn rank_of_target(&self, node: &NodeProto) -> Option<usize> {
+        let rank = self.get(node, 1)?.first().copied().and_then(size)?;
+        usize::try_from(rank).ok().filter(|rank| *rank <= MOST_AXES)
+    }
+
     /// The product of `whole` over that of `part`.
     fn quotient(&mut self, whole: &[Dim], part: &[Dim]) -> Dim {
         let ((mut symbols, above), (divisors, below)) = (self.factors(whole), self.factors(part));
@@ -269,7 +274,8 @@ impl Facts {
                 None => return self.fresh(),
             }
         }
-        if below == 0 || above % below != 0 {
+        // Products of products would grow without end.
+        if symbols.len() > MOST_AXES || above.checked_rem(below) != Some(0) {
             return self.fresh();
         }
         match (symbols.as_slice(), above / below) {

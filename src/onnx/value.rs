@@ -39,7 +39,8 @@ impl ElementType {
 pub struct Value(String);
 
 impl Value {
-    pub(super) fn new(name: impl Into<String>) -> Self {
+    /// The tensor of that name in whatever graph it is used with.
+    pub fn new(name: impl Into<String>) -> Self {
         Self(name.into())
     }
 

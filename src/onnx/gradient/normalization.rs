@@ -2,6 +2,7 @@
 
 use super::backward::Backward;
 use super::node::Node;
+use crate::onnx::facts::MOST_AXES;
 use crate::onnx::value::Attribute;
 use crate::onnx::{Error, Value};
 
@@ -107,6 +108,10 @@ impl Backward<'_> {
     fn normed_axes(&self, node: &Node, x: &Value) -> Result<Vec<i64>, Error> {
         let axis = node.integer("axis", -1);
         let first = if axis < 0 { axis } else { axis - self.rank(node, x)? as i64 };
+        let most = self.facts().rank(x).unwrap_or(MOST_AXES) as i64;
+        if !(-most..0).contains(&first) {
+            return Err(node.refuse(&format!("its input has no axis {axis}")));
+        }
         Ok((first..0).collect())
     }
 
