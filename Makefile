@@ -15,7 +15,7 @@ BROWSER = chromium chromium-driver fonts-dejavu-core
 BINARY = $(or $(CARGO_TARGET_DIR),target)/release/anced
 
 .DEFAULT_GOAL := help
-.PHONY: help tools browser prometheus setup build serve test check-api fuzz bench bench-search bench-connections bench-train bench-ablation clean
+.PHONY: help tools browser prometheus setup build serve test check-api check-image fuzz bench bench-search bench-connections bench-train bench-ablation clean
 
 help: ## show these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ test: setup prometheus browser ## format, lints, tests and documentation, as CI 
 
 check-api: setup build ## ask everything that /openapi.json allows, and more (schemathesis): five minutes
 	scripts/check-api
+
+check-image: ## build the container image and run it read-only, with a refresh and a restart (podman or docker)
+	scripts/check-image
 
 fuzz: setup ## fuzz the parsers of outside input (cargo-fuzz, a nightly compiler): ten minutes each
 	scripts/fuzz
