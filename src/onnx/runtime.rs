@@ -150,7 +150,11 @@ impl Runtime {
             .and_then(|mut builder_| {
                 builder_.commit_from_memory(&builder.finish().to_bytes()).map_err(Error::run("make a session"))
             })
-            .map_err(|error| error.to_string())?;
+            .map_err(|error| match error {
+                // The caller says the rest of it.
+                Error::Device { reason, .. } => reason,
+                other => other.to_string(),
+            })?;
         let x =
             ort::value::Tensor::from_array(([1_usize, 2], vec![3.0_f32, 4.0])).map_err(|error| error.to_string())?;
         let outputs = session.run(ort::inputs![x]).map_err(|error| error.to_string())?;
@@ -196,9 +200,10 @@ impl Runtime {
                 ep::CUDA::default().with_device_id(i32::try_from(number).unwrap_or(i32::MAX)).with_tf32(false).build()
             }
         };
-        builder
-            .with_execution_providers([provider.error_on_failure()])
-            .map_err(|error| Error::Device { device: placement.to_string(), reason: error.to_string() })
+        builder.with_execution_providers([provider.error_on_failure()]).map_err(|error| Error::Device {
+            device: placement.to_string(),
+            reason: error.to_string().trim_end().into(),
+        })
     }
 }
 
