@@ -58,7 +58,7 @@ fn on_disk(data: &Path, id: &str, name: &str) -> bool {
 fn a_refresh_goes_live_while_searches_and_writes_go_on() {
     let folder = data();
     let server = Server::start(folder.path());
-    let outlook = json!({"refused": null, "recipe": "default", "rounds": 3, "steps": 100, "train_queries": 40,
+    let outlook = json!({"refused": null, "recipe": "default", "rounds": 3, "steps": 200, "train_queries": 40,
         "dev_queries": 20});
     assert_eq!(server.get("/admin/refresh").json(), outlook);
     let done = AtomicBool::new(false);

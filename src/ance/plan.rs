@@ -38,7 +38,7 @@ impl Plan {
         let pick = |usual: f32, published: f32| if paper { published } else { usual };
         let count = |usual: usize, published: usize| if paper { published } else { usual };
         let rounds = settings.rounds.unwrap_or(3);
-        let steps = settings.steps.unwrap_or(100).saturating_mul(rounds);
+        let steps = settings.steps.unwrap_or(200).saturating_mul(rounds);
         let adam = Adam { weight_decay: settings.weight_decay.unwrap_or(0.0), ..Adam::default() };
         let usual = if paper { OptimizerChoice::Lamb } else { OptimizerChoice::AdamW };
         let optimizer = match settings.optimizer.unwrap_or(usual) {

@@ -66,7 +66,7 @@ impl Default for Recipe {
         Self {
             loss: Loss { objective: Objective::InBatch, scale: 20.0, chunks: false },
             optimizer: Optimizer::AdamW(Adam::default()),
-            schedule: Schedule { learning_rate: 5e-5, warmup: 30, steps: 300 },
+            schedule: Schedule { learning_rate: 5e-5, warmup: 60, steps: 600 },
             clip: 1.0,
             batch: 16,
             accumulation: 1,

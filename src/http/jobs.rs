@@ -203,7 +203,7 @@ impl From<Job> for JobBody {
     post,
     path = "/admin/refresh",
     tag = "admin",
-    request_body(content = RefreshBody, example = json!({"rounds": 3, "steps": 100})),
+    request_body(content = RefreshBody, example = json!({"rounds": 3, "steps": 200})),
     responses(
         (status = 202, description = "It runs; Location leads to its job", body = StartedAnswer),
         (status = 409, description = "One runs already", body = super::openapi::ProblemDetails, content_type = "application/problem+json"),

@@ -247,7 +247,7 @@ async function remove({ number }) {
 
 function fillForm() {
   $('rounds').value = outlook.rounds ?? 3;
-  $('steps').value = outlook.steps ?? 100;
+  $('steps').value = outlook.steps ?? 200;
   $('recipe').value = outlook.recipe;
 }
 
