@@ -6,6 +6,7 @@ DATA ?= data
 LISTEN ?= 127.0.0.1:8080
 SAMPLE ?= tests/data/nl2bash
 PYTHON ?= python3
+MINUTES ?= 60
 CARGO ?= cargo
 # GPU=1 takes the CUDA 13 build of ONNX Runtime (256 MB more to fetch).
 SETUP_FLAGS = $(if $(GPU),--gpu)
@@ -15,7 +16,7 @@ BROWSER = chromium chromium-driver fonts-dejavu-core
 BINARY = $(or $(CARGO_TARGET_DIR),target)/release/anced
 
 .DEFAULT_GOAL := help
-.PHONY: help tools browser prometheus setup build serve test check-api check-image fuzz bench bench-search bench-connections bench-train bench-ablation clean
+.PHONY: help tools browser prometheus setup build serve test check-api check-image fuzz bench bench-search bench-connections bench-train bench-ablation soak clean
 
 help: ## show these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,6 +73,9 @@ bench-train: setup ## a training step beside PyTorch's (brings PyTorch into an e
 
 bench-ablation: setup build ## ANCE beside the other sources of negatives on the sample corpus: an hour and more
 	benches/ablation/run
+
+soak: setup build ## MINUTES (60) of mixed load with refreshes: memory and descriptors stay flat, nothing goes wrong
+	ANCED="$(BINARY)" benches/soak/run --minutes $(MINUTES)
 
 clean: ## remove what was built and fetched; data and models stay
 	$(CARGO) clean
