@@ -11,6 +11,7 @@ use super::catch_up::apply;
 use super::retriever::blocking;
 use super::{Error, Generation, Manifest, Retriever, Standing, writing};
 use crate::encoder::Side;
+use crate::system::give_back_memory;
 
 /// Writers are held about so long at most for the last writes to be encoded; where that is not enough they are let go
 /// and the new generation catches up again.
@@ -293,6 +294,7 @@ fn let_go(generation: Arc<Generation>) {
             std::thread::sleep(LOOK_AGAIN);
         }
         drop(generation);
+        give_back_memory();
         tracing::info!(generation = number, "no request uses the generation any more, its memory is free");
     };
     if let Err(error) = std::thread::Builder::new().name("let go".into()).spawn(waiting) {
