@@ -37,8 +37,6 @@ REFUSALS = [
     (422, "POST", "/v1/embeddings", b'{"model": "any", "input": [1, 2]}'),
     (422, "POST", "/admin/refresh", b'{"rounds": "three"}'),
     (404, "GET", "/admin/jobs/nobody"),
-    (404, "POST", "/admin/generations/999999/activate"),
-    (404, "DELETE", "/admin/generations/999999"),
 ]
 
 

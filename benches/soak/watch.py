@@ -9,7 +9,7 @@ The first WARM_UP windows are left out: allocators and thread pools take their w
 generations come to the number that is retained. What is left is judged twice, since each sees what the other may miss:
 
 - The median of the last third may be above that of the first third by GROWTH at most. A leak of a session or its weights
-  (90 MB for all-MiniLM-L6-v2) or of an index (6 MB) in each swap, or of 1 kB a request, is several times that in an hour.
+  (90 MB for all-MiniLM-L6-v2) or of an index (3 MB) in each swap, or of 1 kB a request, is several times that in an hour.
 - The slope (Theil-Sen: the median of the slopes between all pairs, which a few odd windows do not bend) over the whole time
   may come to GROWTH of the level at most.
 
