@@ -8,6 +8,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
+use axum::http::{HeaderValue, Version, header};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -19,7 +20,7 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
-use super::pace::Paced;
+use super::pace::{Paced, Unread};
 use super::places::{InReserve, Place, Places};
 use super::pulse::{Limits, Pulse, Timed};
 use crate::settings::Settings;
@@ -128,12 +129,20 @@ impl Common {
             (self.router.clone(), self.limits(place), pulse.clone(), place.in_reserve);
         move |request| {
             let under_way = pulse.begin();
-            let mut request = request.map(|body| Paced::body(body, limits));
+            let (unread, version) = (Unread::default(), request.version());
+            let mut request = request.map(|body| Paced::body(body, limits, unread.clone()));
             if in_reserve {
                 request.extensions_mut().insert(InReserve);
             }
             let answer = router.clone().oneshot(request);
-            Box::pin(async move { Ok(answer.await?.map(|body| under_way.answer(body))) })
+            Box::pin(async move {
+                let mut answer = answer.await?.map(|body| under_way.answer(body));
+                // The connection ends then, and a client that is not told sends its next request into the void.
+                if unread.is_left() && version != Version::HTTP_2 {
+                    answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                }
+                Ok(answer)
+            })
         }
     }
 }

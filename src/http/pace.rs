@@ -1,6 +1,8 @@
-//! Bodies that come too slowly.
+//! Bodies that come too slowly, and those that nobody reads to their end.
 
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use axum::body::{Body, Bytes, HttpBody};
@@ -24,6 +26,16 @@ impl TooSlow {
     }
 }
 
+/// Whether a body was let go before its end: the rest of it stands where the next request would begin.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Unread(Arc<AtomicBool>);
+
+impl Unread {
+    pub(super) fn is_left(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
 /// A body whose client may be waited for only so long. The time in which nobody asks for it does not count.
 pub(super) struct Paced {
     body: Incoming,
@@ -33,15 +45,26 @@ pub(super) struct Paced {
     waited: std::time::Duration,
     since: Option<Instant>,
     alarm: Option<Pin<Box<Sleep>>>,
+    ended: bool,
+    unread: Unread,
 }
 
 impl Paced {
-    pub(super) fn body(body: Incoming, limits: Limits) -> Body {
+    pub(super) fn body(body: Incoming, limits: Limits, unread: Unread) -> Body {
         // Most requests have none, or it is there already.
         if body.is_end_stream() {
             return Body::empty();
         }
-        Body::new(Self { body, limits, bytes: 0, waited: std::time::Duration::ZERO, since: None, alarm: None })
+        let waited = std::time::Duration::ZERO;
+        Body::new(Self { body, limits, bytes: 0, waited, since: None, alarm: None, ended: false, unread })
+    }
+}
+
+impl Drop for Paced {
+    fn drop(&mut self) {
+        if !self.ended && !self.body.is_end_stream() {
+            self.unread.0.store(true, Ordering::Release);
+        }
     }
 }
 
@@ -58,6 +81,7 @@ impl HttpBody for Paced {
             if let Some(since) = self.since.take() {
                 self.waited += now - since;
             }
+            self.ended = frame.is_none();
             if let Some(Ok(data)) = frame.as_ref().map(|frame| frame.as_ref().map(Frame::data_ref)) {
                 self.bytes += data.map_or(0, |data| data.len() as u64);
             }

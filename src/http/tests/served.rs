@@ -60,6 +60,29 @@ async fn a_body_past_the_limit_is_read_to_its_refusal() {
 }
 
 #[tokio::test]
+async fn who_leaves_a_body_unread_says_that_the_connection_ends() {
+    let running = start(Settings::default()).await;
+    let post = |path: &str, kind: &str, body: &str| {
+        format!(
+            "POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        )
+    };
+    let body = " ".repeat(2000);
+    for (path, kind, status) in
+        [("/search", "text/plain", 415), ("/metrics", "application/json", 405), ("/no", "a/b", 404)]
+    {
+        let answer = exchange(running.address, post(path, kind, &body).as_bytes()).await.to_ascii_lowercase();
+        assert!(answer.starts_with(&format!("http/1.1 {status}")), "{answer}");
+        assert!(answer.contains("\r\nconnection: close\r\n"), "{answer}");
+    }
+    // What was read to its end ends nothing.
+    let both = [post("/search", "application/json", "{").as_bytes(), HEALTH].concat();
+    let answers = exchange(running.address, &both).await;
+    assert!(answers.starts_with("HTTP/1.1 400") && answers.contains("HTTP/1.1 200"), "{answers}");
+}
+
+#[tokio::test]
 async fn slow_heads_and_slow_bodies_are_given_up() {
     let running = start(Settings { request_timeout: 1, ..Settings::default() }).await;
     let head = exchange(running.address, b"GET /healthz HT").await;
