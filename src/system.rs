@@ -62,6 +62,17 @@ pub fn give_back_memory() {
     }
 }
 
+/// Keeps blocks of 128 KiB and more out of the arenas of glibc, so that they go back to the system as soon as they are
+/// freed. That is glibc's own threshold, until it raises it, up to 32 MiB, by what it sees freed; then the vectors of a
+/// generation lie among small blocks that live on, and what they leave is never whole enough to be given back.
+pub fn keep_large_blocks_apart() {
+    // SAFETY: the call takes plain numbers, and what it says of blocks to come holds for every thread.
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 128 << 10);
+    }
+}
+
 /// Ends the process without what others do at its end: a library whose threads are at work may wait there for ever, or
 /// take from under them what they use.
 pub fn exit_at_once(code: i32) -> ! {

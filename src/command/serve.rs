@@ -37,6 +37,7 @@ pub(super) struct Serve {
 
 impl Serve {
     pub(super) fn run(self) -> anyhow::Result<()> {
+        crate::system::keep_large_blocks_apart();
         let settings = Arc::new(self.general.settings(&[&self.encoder, &self.index, &self.server])?);
         http::check_listen(&settings)?;
         let runtime =
