@@ -18,8 +18,11 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
+/// What a target does with an input.
+pub type Target = fn(&[u8]);
+
 /// Every target by its name.
-pub const TARGETS: [(&str, fn(&[u8])); 9] = [
+pub const TARGETS: [(&str, Target); 9] = [
     ("checkpoints", checkpoints::run),
     ("filters", filters::run),
     ("graphs", graphs::run),
