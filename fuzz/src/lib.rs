@@ -43,8 +43,7 @@ fn repository(path: &str) -> PathBuf {
 
 /// A folder in memory, where the machine has such: a disk would be most of the time.
 fn scratch() -> TempDir {
-    let memory = Path::new("/dev/shm");
-    if memory.is_dir() { tempfile::tempdir_in(memory).unwrap() } else { tempfile::tempdir().unwrap() }
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
 
 /// The first line, which says what the rest is, and the rest.
