@@ -2,12 +2,10 @@
 //!
 //! The first line is the file's path; the rest is the file.
 
-use std::cell::RefCell;
-
 use anced::encoder::{Checkpoint, Overrides, Side, TextEncoder};
 use tempfile::TempDir;
 
-use super::{copy, headed, repository, scratch};
+use super::{Shared, copy, headed, instead, repository, scratch};
 
 /// What a user may have written by hand or taken from anywhere.
 const FILES: [&str; 9] = [
@@ -23,7 +21,7 @@ const FILES: [&str; 9] = [
 ];
 
 thread_local! {
-    static FOLDER: RefCell<Option<TempDir>> = const { RefCell::new(None) };
+    static FOLDER: Shared<TempDir> = const { Shared::new() };
 }
 
 pub fn run(input: &[u8]) {
@@ -31,21 +29,13 @@ pub fn run(input: &[u8]) {
     if !FILES.contains(&name) {
         return;
     }
-    FOLDER.with_borrow_mut(|folder| {
-        let folder = folder.get_or_insert_with(|| {
-            let folder = scratch();
-            copy(&repository("tests/fixtures/reference/roberta-ance-st"), folder.path());
-            folder
-        });
-        let file = folder.path().join(name);
-        let before = std::fs::read(&file).ok();
-        std::fs::write(&file, contents).unwrap();
-        read(folder);
-        match before {
-            Some(before) => std::fs::write(&file, before).unwrap(),
-            None => std::fs::remove_file(&file).unwrap(),
-        }
-    });
+    let make = || {
+        let folder = scratch();
+        copy(&repository("tests/fixtures/reference/roberta-ance-st"), folder.path());
+        folder
+    };
+    let run = |folder: &mut TempDir| instead(folder.path(), name, contents, |_| read(folder));
+    FOLDER.with(|shared| shared.with(u32::MAX, make, run));
 }
 
 fn read(folder: &TempDir) {

@@ -2,24 +2,18 @@
 //!
 //! The first line is the file's name, which says what it holds; the rest is the file.
 
-use std::cell::RefCell;
+use std::path::Path;
 
 use anced::corpus::{ImportOptions, Split, Store, StoredDocument, import};
 use tempfile::TempDir;
 
-use super::{headed, scratch};
+use super::{Shared, headed, scratch};
 
-/// Files after which the store is made anew: its log only grows.
+/// Files after which the store is made anew.
 const FILES: u32 = 500;
 
-struct World {
-    store: Store,
-    used: u32,
-    folder: TempDir,
-}
-
 thread_local! {
-    static WORLD: RefCell<Option<World>> = const { RefCell::new(None) };
+    static STORE: Shared<(Store, TempDir)> = const { Shared::new() };
 }
 
 pub fn run(input: &[u8]) {
@@ -28,21 +22,15 @@ pub fn run(input: &[u8]) {
     if name.len() > 40 || !name.bytes().all(is_plain) || name.trim_matches('.').is_empty() {
         return;
     }
-    WORLD.with_borrow_mut(|world| {
-        if world.as_ref().is_some_and(|world| world.used == FILES) {
-            *world = None;
-        }
-        let world = world.get_or_insert_with(|| {
-            let folder = scratch();
-            World { store: Store::open(&folder.path().join("store")).unwrap(), used: 0, folder }
-        });
-        world.used += 1;
-        twice(world, name, contents);
-    });
+    let open = || {
+        let folder = scratch();
+        (Store::open(&folder.path().join("store")).unwrap(), folder)
+    };
+    STORE.with(|shared| shared.with(FILES, open, |(store, folder)| twice(store, folder.path(), name, contents)));
 }
 
-fn twice(World { store, folder, .. }: &World, name: &str, contents: &[u8]) {
-    let file = folder.path().join(name);
+fn twice(store: &Store, folder: &Path, name: &str, contents: &[u8]) {
+    let file = folder.join(name);
     std::fs::write(&file, contents).unwrap();
     let options = ImportOptions { skip_bad: true, split: Some(Split::Train), ..ImportOptions::default() };
     let first = import(store, std::slice::from_ref(&file), &options, &mut |_| {});

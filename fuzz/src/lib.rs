@@ -14,8 +14,13 @@ pub mod safetensors;
 pub mod settings;
 pub mod trec;
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
+use anced::corpus::Document;
+use anced::generation::{DataFolder, Lock, Machine, build};
+use anced::settings::{Device, Settings};
+use serde_json::Value;
 use tempfile::TempDir;
 
 /// What a target does with an input.
@@ -34,6 +39,53 @@ pub const TARGETS: [(&str, Target); 9] = [
     ("trec", trec::run),
 ];
 
+/// What the inputs of a target share, made anew after so many of them: a store's log, for one, only grows.
+struct Shared<W>(RefCell<Option<(u32, W)>>);
+
+impl<W> Shared<W> {
+    const fn new() -> Self {
+        Self(RefCell::new(None))
+    }
+
+    fn with(&self, inputs: u32, make: impl FnOnce() -> W, run: impl FnOnce(&mut W)) {
+        let mut held = self.0.borrow_mut();
+        if held.as_ref().is_some_and(|(used, _)| *used >= inputs) {
+            *held = None;
+        }
+        let (used, world) = held.get_or_insert_with(|| (0, make()));
+        *used += 1;
+        run(world);
+    }
+}
+
+/// Settings of a server that is quick and small.
+fn settings() -> Settings {
+    Settings {
+        onnxruntime: Some(repository(".onnxruntime")),
+        device: Device::Cpu,
+        threads: 1,
+        max_body_bytes: 1 << 16,
+        max_hits: 100,
+        max_batch: 16,
+        ..Settings::default()
+    }
+}
+
+/// A data folder with some documents and a live generation of a tiny checkpoint.
+fn data_folder(folder: &Path, machine: &Machine, documents: &[Document]) -> (DataFolder, Lock) {
+    let (data, lock) = DataFolder::open_locked(folder).unwrap();
+    data.store().write(documents).unwrap();
+    let number = build(&data, &repository("tests/fixtures/reference/bert-mean"), None, machine, &mut |_| {}).unwrap();
+    data.set_live(number).unwrap();
+    (data, lock)
+}
+
+/// A document of some metadata.
+fn document(id: impl ToString, text: &str, metadata: Value) -> Document {
+    let metadata = metadata.as_object().cloned().unwrap_or_default();
+    Document { id: id.to_string(), title: String::new(), text: text.into(), metadata }
+}
+
 /// A file of the repository, from this package and from the crate above it.
 fn repository(path: &str) -> PathBuf {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -51,6 +103,18 @@ fn headed(input: &[u8]) -> Option<(&str, &[u8])> {
     let end = input.iter().position(|byte| *byte == b'\n')?;
     let (line, rest) = input.split_at(end);
     Some((std::str::from_utf8(line).ok()?, &rest[1..]))
+}
+
+/// Runs with another content in a file of a folder, and puts back what was there; `run` is given that.
+fn instead(folder: &Path, name: &str, contents: &[u8], run: impl FnOnce(&[u8])) {
+    let file = folder.join(name);
+    let before = std::fs::read(&file).ok();
+    std::fs::write(&file, contents).unwrap();
+    run(before.as_deref().unwrap_or_default());
+    match before {
+        Some(before) => std::fs::write(&file, before).unwrap(),
+        None => std::fs::remove_file(&file).unwrap(),
+    }
 }
 
 /// Copies a folder of files.

@@ -3,18 +3,15 @@
 //!
 //! The first line is the file's path; the rest is the file. What is said as JSON for the manifest is put over a sound one.
 
-use std::cell::RefCell;
 use std::path::Path;
 use std::sync::Arc;
 
-use anced::corpus::Document;
-use anced::generation::{DataFolder, Generation, Lock, Machine, Manifest, build, check_open};
-use anced::settings::{Device, Settings};
+use anced::generation::{DataFolder, Generation, Lock, Machine, Manifest, check_open};
 use anced::telemetry::Metrics;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{headed, repository, scratch};
+use super::{Shared, data_folder, document, headed, instead, scratch, settings};
 
 const GENERATION: &str = "generations/000001";
 const MANIFEST: &str = "generations/000001/manifest.json";
@@ -28,32 +25,14 @@ struct World {
 }
 
 thread_local! {
-    static WORLD: RefCell<Option<World>> = const { RefCell::new(None) };
+    static WORLD: Shared<World> = const { Shared::new() };
 }
 
 pub fn run(input: &[u8]) {
     let Some((name, contents)) = headed(input) else { return };
-    if !FILES.contains(&name) {
-        return;
+    if FILES.contains(&name) {
+        WORLD.with(|shared| shared.with(u32::MAX, World::new, |world| world.check(name, contents)));
     }
-    WORLD.with_borrow_mut(|world| {
-        let World { machine, data, folder, .. } = world.get_or_insert_with(World::new);
-        let file = folder.path().join(name);
-        let before = std::fs::read(&file).ok();
-        std::fs::write(&file, contents).unwrap();
-        if name == MANIFEST {
-            seal(before.as_deref().unwrap_or_default(), contents, &folder.path().join(GENERATION));
-        }
-        let _ = (data.live(), data.manifests(), data.next_number());
-        let checked = check_open(data).unwrap();
-        for number in checked.sound {
-            Generation::open(data, number, machine).unwrap();
-        }
-        match before {
-            Some(before) => std::fs::write(&file, before).unwrap(),
-            None => std::fs::remove_file(&file).unwrap(),
-        }
-    });
 }
 
 /// Puts what is said over a sound manifest and gives it its checksum, without which nothing of it is believed.
@@ -77,25 +56,22 @@ fn put_over(whole: &mut Value, said: Value) {
 
 impl World {
     fn new() -> Self {
-        let settings = Settings {
-            device: Device::Cpu,
-            threads: 1,
-            onnxruntime: Some(repository(".onnxruntime")),
-            ..Settings::default()
-        };
-        let machine = Machine::new(&settings, Arc::new(Metrics::new().unwrap())).unwrap();
+        let machine = Machine::new(&settings(), Arc::new(Metrics::new().unwrap())).unwrap();
         let folder = scratch();
-        let (data, lock) = DataFolder::open_locked(folder.path()).unwrap();
-        let document = |id: &str, text: &str| Document {
-            id: id.into(),
-            title: String::new(),
-            text: text.into(),
-            metadata: Map::new(),
-        };
-        data.store().write(&[document("a", "list files"), document("b", "show the date")]).unwrap();
-        let model = repository("tests/fixtures/reference/bert-mean");
-        let number = build(&data, &model, None, &machine, &mut |_| {}).unwrap();
-        data.set_live(number).unwrap();
+        let documents = [document("a", "list files", Value::Null), document("b", "show the date", Value::Null)];
+        let (data, lock) = data_folder(folder.path(), &machine, &documents);
         Self { machine, data, _lock: lock, folder }
+    }
+
+    fn check(&self, name: &str, contents: &[u8]) {
+        instead(self.folder.path(), name, contents, |before| {
+            if name == MANIFEST {
+                seal(before, contents, &self.folder.path().join(GENERATION));
+            }
+            let _ = (self.data.live(), self.data.manifests(), self.data.next_number());
+            for number in check_open(&self.data).unwrap().sound {
+                Generation::open(&self.data, number, &self.machine).unwrap();
+            }
+        });
     }
 }

@@ -2,13 +2,11 @@
 //!
 //! The first line is the method and the target, the second the body's type, the rest is the body.
 
-use std::cell::RefCell;
 use std::sync::Arc;
 
-use anced::corpus::Document;
-use anced::generation::{DataFolder, Lock, Machine, Retriever, build};
+use anced::generation::{Lock, Machine, Retriever};
 use anced::http::{App, router};
-use anced::settings::{Device, Settings};
+use anced::settings::Settings;
 use anced::telemetry::Metrics;
 use axum::Router;
 use axum::body::{Body, to_bytes};
@@ -18,7 +16,7 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tower::ServiceExt;
 
-use super::{headed, repository, scratch};
+use super::{Shared, data_folder, document, headed, scratch, settings};
 
 /// Requests after which the data folder is made anew: they write to it.
 const REQUESTS: u32 = 5000;
@@ -26,13 +24,12 @@ const REQUESTS: u32 = 5000;
 struct World {
     runtime: Runtime,
     router: Router,
-    used: u32,
     _lock: Lock,
     _folder: TempDir,
 }
 
 thread_local! {
-    static WORLD: RefCell<Option<World>> = const { RefCell::new(None) };
+    static WORLD: Shared<World> = const { Shared::new() };
 }
 
 pub fn run(input: &[u8]) {
@@ -41,49 +38,26 @@ pub fn run(input: &[u8]) {
     let Some((method, target)) = request.split_once(' ') else { return };
     let built = Request::builder().method(method).uri(target).header("host", "x").header("content-type", kind);
     let Ok(request) = built.body(Body::from(body.to_vec())) else { return };
-    WORLD.with_borrow_mut(|world| {
-        if world.as_ref().is_some_and(|world| world.used == REQUESTS) {
-            *world = None;
-        }
-        let world = world.get_or_insert_with(World::new);
-        world.used += 1;
-        world.ask(request);
-    });
+    WORLD.with(|shared| shared.with(REQUESTS, World::new, |world| world.ask(request)));
 }
 
 impl World {
     fn new() -> Self {
         let folder = scratch();
-        let settings = Settings {
-            data: folder.path().into(),
-            onnxruntime: Some(repository(".onnxruntime")),
-            device: Device::Cpu,
-            threads: 1,
-            max_body_bytes: 1 << 16,
-            max_hits: 100,
-            max_batch: 16,
-            ..Settings::default()
-        };
+        let settings = Settings { data: folder.path().into(), ..settings() };
         let metrics = Arc::new(Metrics::new().unwrap());
         let machine = Machine::new(&settings, Arc::clone(&metrics)).unwrap();
-        let (data, lock) = DataFolder::open_locked(folder.path()).unwrap();
-        let document = |number: u64| Document {
-            id: number.to_string(),
-            title: "a title".into(),
-            text: format!("text number {number}"),
-            metadata: json!({"lang": "en", "year": 2000 + number}).as_object().cloned().unwrap_or_default(),
+        let numbered = |number: u64| {
+            document(number, &format!("text number {number}"), json!({"lang": "en", "year": 2000 + number}))
         };
-        data.store().write(&(0..20).map(document).collect::<Vec<_>>()).unwrap();
-        let model = repository("tests/fixtures/reference/bert-mean");
-        let number = build(&data, &model, None, &machine, &mut |_| {}).unwrap();
-        data.set_live(number).unwrap();
+        let (data, lock) = data_folder(folder.path(), &machine, &(0..20).map(numbered).collect::<Vec<_>>());
         let retriever = Retriever::new(data, &machine);
         retriever.start(&machine, &mut |_| {}).unwrap();
         let app = App::new(Arc::new(settings), metrics);
         app.attach(Arc::new(retriever));
         let runtime = Runtime::new().unwrap();
         let router = runtime.block_on(async { router(app) });
-        Self { runtime, router, used: 0, _lock: lock, _folder: folder }
+        Self { runtime, router, _lock: lock, _folder: folder }
     }
 
     fn ask(&self, request: Request<Body>) {

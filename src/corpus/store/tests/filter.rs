@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
+use super::meaning::matches;
 use super::{document, open};
 use crate::corpus::{Document, Filter};
 
@@ -53,58 +54,6 @@ fn filter() -> impl Strategy<Value = Value> {
     })
 }
 
-/// All values at a dotted path, found by going down it.
-fn at<'value>(value: &'value Value, path: &[&str]) -> Vec<&'value Value> {
-    match (value, path) {
-        (Value::Array(elements), _) => elements.iter().flat_map(|element| at(element, path)).collect(),
-        (Value::Object(map), [name, rest @ ..]) => map.get(*name).map(|inner| at(inner, rest)).unwrap_or_default(),
-        (Value::Object(_), []) | (_, [_, ..]) => Vec::new(),
-        (scalar, []) => vec![scalar],
-    }
-}
-
-fn is_equal(left: &Value, right: &Value) -> bool {
-    match (left.as_f64(), right.as_f64()) {
-        (Some(left), Some(right)) => left == right,
-        _ => left == right,
-    }
-}
-
-fn is_inside(value: &Value, bounds: &Map<String, Value>) -> bool {
-    bounds.iter().all(|(name, bound)| {
-        let order = match (value, bound) {
-            (Value::Number(value), Value::Number(bound)) => {
-                value.as_f64().unwrap().partial_cmp(&bound.as_f64().unwrap())
-            }
-            (Value::String(value), Value::String(bound)) => Some(value.cmp(bound)),
-            _ => None,
-        };
-        order.is_some_and(|order| match name.as_str() {
-            "gt" => order.is_gt(),
-            "gte" => order.is_ge(),
-            "lt" => order.is_lt(),
-            _ => order.is_le(),
-        })
-    })
-}
-
-/// The meaning of filters, said once more without postings.
-fn matches(filter: &Value, metadata: &Value) -> bool {
-    filter.as_object().unwrap().iter().all(|(name, condition)| match (name.as_str(), condition) {
-        ("and", Value::Array(all)) => all.iter().all(|filter| matches(filter, metadata)),
-        ("or", Value::Array(any)) => any.iter().any(|filter| matches(filter, metadata)),
-        ("not", filter) => !matches(filter, metadata),
-        (field, condition) => {
-            let found = at(metadata, &field.split('.').collect::<Vec<_>>());
-            match condition {
-                Value::Object(bounds) => found.iter().any(|value| is_inside(value, bounds)),
-                Value::Array(any) => any.iter().any(|wanted| found.iter().any(|value| is_equal(value, wanted))),
-                wanted => found.iter().any(|value| is_equal(value, wanted)),
-            }
-        }
-    })
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
@@ -128,7 +77,7 @@ proptest! {
         for filter in &filters {
             let expected: Vec<u64> = live
                 .iter()
-                .filter(|found| matches(filter, &Value::Object(found.document.metadata.clone())))
+                .filter(|found| matches(filter, &found.document.metadata))
                 .map(|found| found.sequence)
                 .collect();
             let found = store.matching(&Filter::parse(filter).unwrap()).unwrap();

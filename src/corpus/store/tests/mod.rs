@@ -3,6 +3,7 @@
 mod check;
 mod feedback;
 mod filter;
+mod meaning;
 mod reader;
 
 use std::collections::{BTreeMap, BTreeSet};
