@@ -109,7 +109,20 @@ async fn refresh_from_the_page(page: Page, url: String) {
     page.click("#confirm-no").await;
     page.until("!document.querySelector('#confirm').open").await;
     assert!(page.text("#live").await.contains("generation 2"), "asked and not done");
-    page.click("#generations [aria-label='Make generation 1 live']").await;
+    // Asked again before the browser has told that the first question is closed: that one's no is not this one's.
+    page.run(
+        "const make = document.querySelector(`#generations [aria-label='Make generation 1 live']`);
+         const question = document.querySelector('#confirm');
+         const asked = async () => { while (!question.open) await null; };
+         return (async () => {
+           make.click();
+           await asked();
+           question.close();
+           make.click();
+         })();",
+    )
+    .await;
+    page.until("document.querySelector('#confirm').open").await;
     page.click("#confirm-yes").await;
     page.until_says("#notice", "Generation 1 is live instead of 2").await;
     page.until_says("#live", "generation 1").await;
