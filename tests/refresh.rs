@@ -54,6 +54,14 @@ fn on_disk(data: &Path, id: &str, name: &str) -> bool {
     data.join("jobs").join(id).join(name).exists()
 }
 
+/// The names in a folder, sorted.
+fn files(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).unwrap();
+    let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
 #[test]
 fn a_refresh_goes_live_while_searches_and_writes_go_on() {
     let folder = data();
@@ -130,7 +138,10 @@ fn a_refresh_goes_live_while_searches_and_writes_go_on() {
     ] {
         assert!(metrics.contains(part), "{part}: {metrics}");
     }
-    assert!(!on_disk(folder.path(), &id, "training.safetensors"), "what the training kept is gone");
+    let left =
+        ["done.json", "events.jsonl", "generation", "log", "measures-0.json", "measures-1.json", "measures-2.json"];
+    let left = left.into_iter().chain(["parent", "plan.json", "settings.json"]);
+    assert_eq!(files(&folder.path().join("jobs").join(&id)), left.collect::<Vec<_>>(), "no state, no candidates");
     for path in [format!("/admin/jobs/{id}/resume"), "/admin/jobs/nobody/resume".into()] {
         let answer = server.post(&path, &json!({}));
         assert_eq!(answer.status, if path.contains("nobody") { 404 } else { 409 }, "{}", answer.text());

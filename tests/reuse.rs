@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use anced::ance::{Event, Plan, Run, Texts};
+use anced::ance::{Event, Leave, Plan, Run, Texts, clean_up};
 use anced::corpus::{Document, Store};
 use anced::generation::{DataFolder, Machine, Manifest, Origin, Standing, build_from};
 use anced::settings::{Settings, VectorType};
@@ -68,7 +68,7 @@ fn train(settings: &Settings) -> Counted {
     })
     .unwrap();
     phases.push((outcome.best_round, "build", texts));
-    run.clean_up().unwrap();
+    clean_up(job.path(), &Plan::from_settings(settings).unwrap(), Leave::Candidates).unwrap();
     assert!(!job.path().join("vectors.safetensors").exists());
     Counted { phases, ran: metrics.encoder_batch_queries.get_sample_sum(), generation }
 }

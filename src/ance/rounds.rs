@@ -12,7 +12,7 @@ use super::answers::drop_answers;
 use super::data::TrainingData;
 use super::inference::{Hit, Vectors};
 use super::negatives::{Candidates, bm25_hits};
-use super::reuse::{KEPT_FILE, known_vector};
+use super::reuse::known_vector;
 use super::usage::Usage;
 use super::visits::Visits;
 use super::{Error, Event, Listener, Means, Plan, STATE_FILE, Texts, Trainer, Used};
@@ -27,7 +27,7 @@ pub(super) const SAVE_EVERY: Duration = Duration::from_secs(60);
 /// What a run is made of, in its folder.
 const PLAN_FILE: &str = "plan.json";
 /// What it learns from, as it was when the run began.
-const DATA_FILE: &str = "data.json";
+pub(super) const DATA_FILE: &str = "data.json";
 
 /// What came of a run.
 #[derive(Debug, Clone, Serialize)]
@@ -62,12 +62,14 @@ pub struct Run<'a> {
     pub(super) plan: Plan,
 }
 
-/// What is not there need not be removed.
-fn gone(removed: std::io::Result<()>) -> std::io::Result<()> {
-    match removed {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
+/// The checkpoint that `round` rounds made, from 1.
+pub(super) fn checkpoint_folder(folder: &Path, round: u64) -> PathBuf {
+    folder.join(format!("round-{round}"))
+}
+
+/// What is mined for a round, from 0.
+pub(super) fn candidates_file(folder: &Path, round: u64) -> PathBuf {
+    folder.join(format!("candidates-{}.safetensors", round + 1))
 }
 
 impl<'a> Run<'a> {
@@ -193,30 +195,13 @@ impl<'a> Run<'a> {
         (1..measures.len() as u64).max_by(|a, b| value(a).total_cmp(&value(b))).unwrap_or(0)
     }
 
-    /// Removes what is of use only while the run can be gone on with: what is left is what a later look needs, the plan,
-    /// the measures and the candidates.
-    ///
-    /// # Errors
-    /// A file that cannot be removed.
-    pub fn clean_up(&self) -> Result<(), Error> {
-        for round in 1..=self.plan.rounds {
-            let folder = self.checkpoint(round);
-            gone(std::fs::remove_dir_all(&folder)).map_err(Error::io(&folder))?;
-        }
-        for file in [STATE_FILE, DATA_FILE, KEPT_FILE] {
-            let file = self.folder.join(file);
-            gone(std::fs::remove_file(&file)).map_err(Error::io(&file))?;
-        }
-        Ok(())
-    }
-
     /// The checkpoint that `round` rounds made.
     pub(super) fn checkpoint(&self, round: u64) -> PathBuf {
-        if round == 0 { self.source.to_path_buf() } else { self.folder.join(format!("round-{round}")) }
+        if round == 0 { self.source.to_path_buf() } else { checkpoint_folder(self.folder, round) }
     }
 
     pub(super) fn candidates_file(&self, round: u64) -> PathBuf {
-        self.folder.join(format!("candidates-{}.safetensors", round + 1))
+        candidates_file(self.folder, round)
     }
 
     pub(super) fn encode(

@@ -14,7 +14,7 @@ use serde_json::json;
 use self::show::{Show, among, line};
 use super::child::{self, Stop};
 use super::{General, print};
-use crate::ance::{Event, Gate, Outcome, Plan, Run, Texts, Verdict};
+use crate::ance::{self, Event, Gate, Leave, Outcome, Plan, Run, Texts, Verdict};
 use crate::encoder::{EncoderOptions, Overrides};
 use crate::generation::{DataFolder, Machine, Manifest, Origin, Standing, build_from};
 use crate::settings::{EncoderArgs, IndexArgs, Settings, TrainArgs};
@@ -60,8 +60,9 @@ impl Train {
             anyhow::bail!("{}: no such run; `anced train` without --resume starts one", folder.display());
         }
         let made = self
-            .train(&data, &settings, &folder, plan, &Stop::default())
+            .train(&data, &settings, &folder, plan.clone(), &Stop::default())
             .with_context(|| format!("go on with --resume {job}"))?;
+        tidy(&folder, &plan, Leave::Candidates);
         if made.verdict.published {
             data.set_live(made.number)?;
         }
@@ -73,17 +74,21 @@ impl Train {
     fn run_for_server(&self, data: &Path, job: &str) -> anyhow::Result<()> {
         let stop = Stop::when_told()?;
         let folder = data.join("jobs").join(job);
+        let settings = child::settings(&folder)?;
+        let plan = Plan::from_settings(&settings)?;
         if let Some(done) = notes::done(&folder) {
             // It came to its end before, and only the server did not hear of it.
+            tidy(&folder, &plan, Leave::Notes);
             return print(&done);
         }
-        let settings = child::settings(&folder)?;
         let data = DataFolder::open(data)?;
         // Only now: opening the store takes the lock of its writers for a moment, and the server may be waiting for it.
         if let Err(error) = crate::system::lowest_priority() {
             tracing::warn!(%error, "training runs at the priority of the server");
         }
-        let made = self.train(&data, &settings, &folder, Plan::from_settings(&settings)?, &stop)?;
+        let made = self.train(&data, &settings, &folder, plan.clone(), &stop)?;
+        // Nobody looks after the folders of a server's jobs: they must not fill the disk.
+        tidy(&folder, &plan, Leave::Notes);
         self.report(&made)
     }
 
@@ -122,7 +127,6 @@ impl Train {
         let verdict = gate.judge(data, number, &machine, &mut |event| show.event(&event))?;
         let made = Made { outcome, number, verdict };
         notes::set_done(folder, &made.json()?)?;
-        run.clean_up()?;
         Ok(made)
     }
 
@@ -145,6 +149,13 @@ impl Train {
             print(&format!("from step {}: candidates of round {}{share}", used.from_step + 1, used.round))?;
         }
         print(&format!("generation {number} from round {}: {reason}", outcome.best_round))
+    }
+}
+
+/// Removes what a run that came to its end needs no more. What it made is sound without that.
+fn tidy(folder: &Path, plan: &Plan, leave: Leave) {
+    if let Err(error) = ance::clean_up(folder, plan, leave) {
+        tracing::warn!(%error, "what training needs no more stays on the disk");
     }
 }
 
