@@ -54,7 +54,7 @@ pub(super) struct DocumentsBody {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Written)]
 pub(super) struct WrittenAnswer {
-    /// Documents taken, unchanged ones included.
+    /// Documents taken, unchanged ones included. Where an id comes more than once each counts, and the last one stays.
     #[schema(example = 2)]
     written: usize,
     /// The number of the newest write.
