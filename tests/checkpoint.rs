@@ -280,7 +280,7 @@ fn targets_that_cannot_be_taken_are_refused() {
         assert_eq!(error.to_string().contains("is there already"), is_there, "{target}: {error}");
     }
     let error = open(&source).write_trained(&parent.path().join("no/parent"), &|_| None).unwrap_err();
-    assert!(matches!(error, Error::Io { .. }) && error.to_string().contains("/no"), "{error}");
+    assert!(matches!(error, Error::Target { .. }) && error.to_string().contains("/no; make it first"), "{error}");
     let mut left = names(parent.path());
     left.sort();
     assert_eq!(left, ["file", "folder", "link", "source.new"]);

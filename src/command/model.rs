@@ -1,18 +1,19 @@
-//! `anced model`: what a checkpoint is.
+//! `anced model`: what a checkpoint is, and one of an older layout made into one that is read.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::{General, print};
-use crate::encoder::{Encoder, EncoderOptions, Side};
+use crate::encoder::{Checkpoint, Encoder, EncoderOptions, Overrides, Side, convert};
 use crate::onnx::Runtime;
 use crate::settings::EncoderArgs;
 use crate::telemetry::Metrics;
 
-/// Look into checkpoints.
+/// Look into checkpoints, and convert older ones.
 #[derive(Debug, Args)]
 pub(super) struct Model {
     #[command(subcommand)]
@@ -23,6 +24,9 @@ pub(super) struct Model {
 enum ModelVerb {
     /// Say what a checkpoint folder is, after running it once.
     Inspect(Inspect),
+    /// Write a checkpoint of an older layout as one that is read: safetensors for PyTorch's pickles, tokenizer.json for
+    /// the vocabulary files of BERT and RoBERTa. Nothing of a pickle is executed.
+    Convert(Convert),
 }
 
 #[derive(Debug, Args)]
@@ -38,10 +42,24 @@ struct Inspect {
     folder: PathBuf,
 }
 
+#[derive(Debug, Args)]
+struct Convert {
+    #[command(flatten)]
+    general: General,
+    /// Print a JSON object.
+    #[arg(long)]
+    json: bool,
+    /// The checkpoint's folder.
+    source: PathBuf,
+    /// The folder to write; it must not be there yet.
+    target: PathBuf,
+}
+
 impl Model {
     pub(super) fn run(self) -> anyhow::Result<()> {
         match self.verb {
             ModelVerb::Inspect(verb) => verb.run(),
+            ModelVerb::Convert(verb) => verb.run(),
         }
     }
 }
@@ -85,5 +103,31 @@ impl Inspect {
             print(&format!("{key:<16} {text}"))?;
         }
         Ok(())
+    }
+}
+
+impl Convert {
+    fn run(self) -> anyhow::Result<()> {
+        self.general.settings(&[])?;
+        let made = convert(&self.source, &self.target).with_context(|| format!("convert {}", self.source.display()))?;
+        let checkpoint = Checkpoint::open(&self.target, &Overrides::default())?;
+        let (folder, parameters) = (self.target.display(), checkpoint.parameters());
+        if self.json {
+            return print(&serde_json::to_string(&json!({
+                "folder": self.target,
+                "model_type": checkpoint.model_type,
+                "parameters": parameters,
+                "dimension": checkpoint.dimension,
+                "made": made.iter().map(|one| json!({"file": one.file, "from": one.from})).collect::<Vec<_>>(),
+            }))?);
+        }
+        for one in &made {
+            let from: Vec<String> = one.from.iter().map(|file| file.display().to_string()).collect();
+            print(&format!("{} from {}", one.file.display(), from.join(" and ")))?;
+        }
+        print(&format!(
+            "{folder}: {}, {parameters} parameters, {} dimensions; `anced model inspect` tries it",
+            checkpoint.model_type, checkpoint.dimension
+        ))
     }
 }

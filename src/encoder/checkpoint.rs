@@ -66,10 +66,19 @@ pub(super) enum Transformer {
     Onnx(PathBuf),
 }
 
+/// What `model_type` may be.
+const FAMILIES: [&str; 4] = ["bert", "roberta", "xlm-roberta", "camembert"];
+
+/// The part of `config.json` that says how the rest is to be read.
+#[derive(Debug, Deserialize)]
+struct Family {
+    #[serde(default)]
+    model_type: String,
+}
+
 /// The part of `config.json` that is read.
 #[derive(Debug, Deserialize)]
 struct ModelConfig {
-    #[serde(default)]
     model_type: String,
     #[serde(default)]
     architectures: Option<Vec<String>>,
@@ -128,13 +137,7 @@ impl Checkpoint {
         if !folder.is_dir() {
             return Err(Error::FolderMissing(folder.to_path_buf()));
         }
-        let config_file = folder.join("config.json");
-        if !config_file.is_file() {
-            let reason = "no such file; name a checkpoint folder in Hugging Face layout (models/README.md)";
-            return Err(Error::checkpoint(config_file, reason));
-        }
-        let config: ModelConfig = read_json(&config_file)?;
-        check(&config, &config_file)?;
+        let (config_file, config) = config(folder)?;
         let own_onnx = folder.join("onnx/model.onnx");
         let own_onnx = (own_onnx.is_file() && !written_here(&own_onnx)?).then_some(own_onnx);
 
@@ -146,7 +149,11 @@ impl Checkpoint {
             Some(path) => Transformer::Onnx(path),
             None => {
                 if !weights_file.is_file() {
-                    let reason = "no such file; a checkpoint needs model.safetensors or onnx/model.onnx";
+                    let reason = if folder.join("pytorch_model.bin").is_file() {
+                        "no such file; `anced model convert` makes it of pytorch_model.bin"
+                    } else {
+                        "no such file; a checkpoint needs model.safetensors or onnx/model.onnx"
+                    };
                     return Err(Error::checkpoint(weights_file, reason));
                 }
                 weights.add_file(&weights_file, "")?;
@@ -275,6 +282,31 @@ impl Checkpoint {
     }
 }
 
+/// The `model_type` of a checkpoint folder.
+///
+/// # Errors
+/// A `config.json` that is missing, damaged or says something that is not supported.
+pub(super) fn model_type(folder: &Path) -> Result<String, Error> {
+    config(folder).map(|(_, config)| config.model_type)
+}
+
+fn config(folder: &Path) -> Result<(PathBuf, ModelConfig), Error> {
+    let file = folder.join("config.json");
+    if !file.is_file() {
+        let reason = "no such file; name a checkpoint folder in Hugging Face layout (models/README.md)";
+        return Err(Error::checkpoint(file, reason));
+    }
+    // First of all: another family has other fields.
+    let Family { model_type } = read_json(&file)?;
+    if !FAMILIES.contains(&model_type.as_str()) {
+        let reason = format!("model_type `{model_type}` is not supported; supported are {}", FAMILIES.join(", "));
+        return Err(Error::checkpoint(file, reason));
+    }
+    let config: ModelConfig = read_json(&file)?;
+    check(&config, &file)?;
+    Ok((file, config))
+}
+
 /// Reads a JSON file of a checkpoint.
 pub(super) fn read_json<T: DeserializeOwned>(file: &Path) -> Result<T, Error> {
     let text = std::fs::read(file).map_err(|error| Error::checkpoint(file, error))?;
@@ -300,12 +332,6 @@ fn is_ance_head(config: &ModelConfig) -> bool {
 }
 
 fn check(config: &ModelConfig, file: &Path) -> Result<(), Error> {
-    let families = ["bert", "roberta", "xlm-roberta", "camembert"];
-    if !families.contains(&config.model_type.as_str()) {
-        let reason =
-            format!("model_type `{}` is not supported; supported are {}", config.model_type, families.join(", "));
-        return Err(Error::checkpoint(file, reason));
-    }
     if config.num_attention_heads == 0
         || !config.hidden_size.is_multiple_of(config.num_attention_heads)
         || config.hidden_size == 0

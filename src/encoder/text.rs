@@ -166,6 +166,11 @@ fn special_tokens(tokenizer: &Tokenizer) -> Result<(Vec<u32>, Vec<u32>), String>
 }
 
 fn load(file: &Path) -> Result<Tokenizer, Error> {
+    if !file.exists() {
+        let reason =
+            "no such file; `anced model convert` makes it where the folder holds the vocabulary files of before";
+        return Err(Error::checkpoint(file, reason));
+    }
     let bytes = std::fs::read(file).map_err(|error| Error::checkpoint(file, error))?;
     let refuse =
         |error: &dyn std::fmt::Display| Error::checkpoint(file, format!("not a tokenizer that can be read: {error}"));

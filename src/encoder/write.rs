@@ -56,17 +56,7 @@ impl Checkpoint {
             return Err(Error::checkpoint(file, reason));
         }
         let config = self.retyped_config(self.weights.check_replaced(trained)?)?;
-        let (parent, unfinished) = self.places(folder)?;
-        remove(&unfinished)?;
-        let written = self
-            .write_folder(&unfinished, config.as_deref(), trained)
-            .and_then(|()| std::fs::rename(&unfinished, folder).map_err(Error::io(folder)));
-        if written.is_err() {
-            // The reason counts, not whether the remains could be removed: the next try does that too.
-            let _ = remove(&unfinished);
-        }
-        written?;
-        sync(&parent)
+        as_a_whole(&self.folder, folder, |unfinished| self.write_folder(unfinished, config.as_deref(), trained))
     }
 
     fn write_folder<'a>(
@@ -137,49 +127,96 @@ impl Checkpoint {
         text.push(b'\n');
         Ok(Some(text))
     }
+}
 
-    /// The folder that `folder` is to lie in, and the place where it is written first.
-    fn places(&self, folder: &Path) -> Result<(PathBuf, PathBuf), Error> {
-        let refuse = |reason: &str| Error::Target { folder: folder.to_path_buf(), reason: reason.into() };
-        let Some(name) = folder.file_name() else {
-            return Err(refuse("not the name of a folder; name one that is not there yet"));
-        };
-        if folder.symlink_metadata().is_ok() {
-            return Err(refuse("is there already; name a folder that is not, or remove this one"));
-        }
-        let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let parent = parent.canonicalize().map_err(Error::io(parent))?;
-        let mut unfinished = name.to_owned();
-        unfinished.push(UNFINISHED);
-        let unfinished = parent.join(unfinished);
-        let source = self.folder.canonicalize().map_err(Error::io(&self.folder))?;
-        if parent.starts_with(&source) || source.starts_with(&unfinished) {
-            return Err(refuse("lies inside the checkpoint that it is made from, or around it; name another folder"));
-        }
-        Ok((parent, unfinished))
+/// Writes a folder made from `source` as `{folder}.new`, flushes it to the disk and renames it, so that it is there as a
+/// whole or not at all.
+///
+/// # Errors
+/// A folder that is there already or lies inside the other, and whatever `write` says: what was written is removed then.
+pub(super) fn as_a_whole(
+    source: &Path,
+    folder: &Path,
+    write: impl FnOnce(&Path) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let (parent, unfinished) = places(source, folder)?;
+    remove(&unfinished)?;
+    let written = write(&unfinished).and_then(|()| std::fs::rename(&unfinished, folder).map_err(Error::io(folder)));
+    if written.is_err() {
+        // The reason counts, not whether the remains could be removed: the next try does that too.
+        let _ = remove(&unfinished);
     }
+    written?;
+    sync(&parent)
+}
+
+/// The folder that `folder` is to lie in, and the place where it is written first.
+fn places(source: &Path, folder: &Path) -> Result<(PathBuf, PathBuf), Error> {
+    let refuse = |reason: &str| Error::Target { folder: folder.to_path_buf(), reason: reason.into() };
+    let Some(name) = folder.file_name() else {
+        return Err(refuse("not the name of a folder; name one that is not there yet"));
+    };
+    if folder.symlink_metadata().is_ok() {
+        return Err(refuse("is there already; name a folder that is not, or remove this one"));
+    }
+    let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !parent.is_dir() {
+        return Err(refuse(&format!("there is no folder {}; make it first", parent.display())));
+    }
+    let parent = parent.canonicalize().map_err(Error::io(parent))?;
+    let mut unfinished = name.to_owned();
+    unfinished.push(UNFINISHED);
+    let unfinished = parent.join(unfinished);
+    let source = source.canonicalize().map_err(Error::io(source))?;
+    if parent.starts_with(&source) || source.starts_with(&unfinished) {
+        return Err(refuse("lies inside the checkpoint that it is made from, or around it; name another folder"));
+    }
+    Ok((parent, unfinished))
+}
+
+/// The folders of a checkpoint by their paths in it, its own first.
+pub(super) fn inner_folders(source: &Path) -> Result<Vec<PathBuf>, Error> {
+    let mut folders = vec![PathBuf::new()];
+    let mut next = 0;
+    while let Some(inner) = folders.get(next).cloned() {
+        let folder = source.join(&inner);
+        for entry in std::fs::read_dir(&folder).map_err(Error::io(&folder))? {
+            let path = entry.map_err(Error::io(&folder))?.path();
+            let name = path.file_name().unwrap_or_default();
+            if path.is_dir() && !is_left_out(&path) {
+                folders.push(inner.join(name));
+            }
+        }
+        next += 1;
+    }
+    Ok(folders)
+}
+
+/// Whether a file or a folder is no part of a checkpoint: hidden, or weights in formats that are not read here.
+fn is_left_out(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.starts_with('.')
+        || if path.is_dir() {
+            OTHER_FOLDERS.iter().any(|other| name == *other)
+        } else {
+            path.extension().is_some_and(|ending| OTHER_FORMATS.iter().any(|other| ending == *other))
+                || OTHER_FRAMEWORKS.iter().any(|other| name.starts_with(other))
+        }
 }
 
 /// Copies the files of a folder and its sub-folders that belong to a checkpoint and that `is_wanted` takes.
-fn copy_folder(source: &Path, target: &Path, is_wanted: &dyn Fn(&Path) -> bool) -> Result<(), Error> {
+pub(super) fn copy_folder(source: &Path, target: &Path, is_wanted: &dyn Fn(&Path) -> bool) -> Result<(), Error> {
     std::fs::create_dir_all(target).map_err(Error::io(target))?;
     for entry in std::fs::read_dir(source).map_err(Error::io(source))? {
         let path = entry.map_err(Error::io(source))?.path();
         let name = path.file_name().unwrap_or_default();
         let place = target.join(name);
-        let text = name.to_string_lossy();
-        if text.starts_with('.') {
+        if is_left_out(&path) {
             continue;
         }
         if path.is_dir() {
-            if !OTHER_FOLDERS.iter().any(|other| text == *other) {
-                copy_folder(&path, &place, is_wanted)?;
-            }
-            continue;
-        }
-        let is_other = path.extension().is_some_and(|ending| OTHER_FORMATS.iter().any(|other| ending == *other))
-            || OTHER_FRAMEWORKS.iter().any(|other| text.starts_with(other));
-        if !is_other && is_wanted(&path) {
+            copy_folder(&path, &place, is_wanted)?;
+        } else if is_wanted(&path) {
             std::fs::copy(&path, &place).map_err(Error::io(&place))?;
             sync(&place)?;
         }
@@ -187,19 +224,19 @@ fn copy_folder(source: &Path, target: &Path, is_wanted: &dyn Fn(&Path) -> bool) 
     sync(target)
 }
 
-fn write_onnx(folder: &Path, bytes: &[u8]) -> Result<(), Error> {
+pub(super) fn write_onnx(folder: &Path, bytes: &[u8]) -> Result<(), Error> {
     std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
     write_file(&folder.join("model.onnx"), bytes)?;
     sync(folder)
 }
 
-fn write_file(file: &Path, bytes: &[u8]) -> Result<(), Error> {
+pub(super) fn write_file(file: &Path, bytes: &[u8]) -> Result<(), Error> {
     std::fs::write(file, bytes).map_err(Error::io(file))?;
     sync(file)
 }
 
 /// Flushes a file or a folder's entries to the disk.
-fn sync(path: &Path) -> Result<(), Error> {
+pub(super) fn sync(path: &Path) -> Result<(), Error> {
     File::open(path).and_then(|opened| opened.sync_all()).map_err(Error::io(path))
 }
 
