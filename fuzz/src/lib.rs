@@ -9,10 +9,12 @@ pub mod filters;
 pub mod graphs;
 pub mod imports;
 pub mod manifests;
+pub mod pickles;
 pub mod requests;
 pub mod safetensors;
 pub mod settings;
 pub mod trec;
+pub mod vocabularies;
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
@@ -27,16 +29,18 @@ use tempfile::TempDir;
 pub type Target = fn(&[u8]);
 
 /// Every target by its name.
-pub const TARGETS: [(&str, Target); 9] = [
+pub const TARGETS: [(&str, Target); 11] = [
     ("checkpoints", checkpoints::run),
     ("filters", filters::run),
     ("graphs", graphs::run),
     ("imports", imports::run),
     ("manifests", manifests::run),
+    ("pickles", pickles::run),
     ("requests", requests::run),
     ("safetensors", safetensors::run),
     ("settings", settings::run),
     ("trec", trec::run),
+    ("vocabularies", vocabularies::run),
 ];
 
 /// What the inputs of a target share, made anew after so many of them: a store's log, for one, only grows.
