@@ -7,11 +7,10 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::search::open_existing;
-use super::{General, print};
+use super::{Engine, print};
 use crate::corpus::Split;
 use crate::evaluation::{self, Measure, Report, answer_accuracy, bm25_rankings, judged_split, measure, write_run};
 use crate::generation::{Machine, Retriever};
-use crate::settings::{EncoderArgs, IndexArgs};
 use crate::telemetry::Metrics;
 
 /// Hits a query that are ranked and measured.
@@ -21,11 +20,7 @@ const DEPTH: usize = 1000;
 #[derive(Debug, Args)]
 pub(super) struct Evaluate {
     #[command(flatten)]
-    general: General,
-    #[command(flatten)]
-    encoder: EncoderArgs,
-    #[command(flatten)]
-    index: IndexArgs,
+    engine: Engine,
     /// Which judgments: train, dev or test.
     #[arg(long, default_value = "test")]
     split: Split,
@@ -51,7 +46,7 @@ pub(super) struct Evaluate {
 
 impl Evaluate {
     pub(super) fn run(self) -> anyhow::Result<()> {
-        let settings = self.general.settings(&[&self.encoder, &self.index])?;
+        let settings = self.engine.settings(&[])?;
         let data = open_existing(&settings.data)?;
         let store = Arc::clone(data.store());
         let split = judged_split(&store, self.split)?;

@@ -4,23 +4,18 @@ use clap::Args;
 use serde_json::json;
 
 use super::progress::{Progress, Unit};
-use super::{General, print};
+use super::{Engine, print};
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::generation::{DataFolder, Generation, Machine, build};
-use crate::settings::{EncoderArgs, IndexArgs};
 use crate::telemetry::Metrics;
 
 /// Encode every document of the store and build the next generation, which the next start serves.
 #[derive(Debug, Args)]
 pub(super) struct IndexVerb {
     #[command(flatten)]
-    general: General,
-    #[command(flatten)]
-    encoder: EncoderArgs,
-    #[command(flatten)]
-    index: IndexArgs,
+    engine: Engine,
     /// Build nothing: make the generation of this number live again. A running server does it by its REST API.
     #[arg(long, value_name = "N", conflicts_with = "model")]
     generation: Option<u64>,
@@ -31,7 +26,7 @@ pub(super) struct IndexVerb {
 
 impl IndexVerb {
     pub(super) fn run(self) -> anyhow::Result<()> {
-        let settings = self.general.settings(&[&self.encoder, &self.index])?;
+        let settings = self.engine.settings(&[])?;
         let (data, _lock) = DataFolder::open_locked(&settings.data)?;
         let machine = Machine::new(&settings, Arc::new(Metrics::new()?))?;
         let number = match self.generation {

@@ -22,7 +22,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::http;
-use crate::settings::{self, CommonArgs, FlagGroup, Settings};
+use crate::settings::{self, CommonArgs, EncoderArgs, FlagGroup, IndexArgs, Settings};
 
 /// An online dense-retrieval search server that retrains itself.
 #[derive(Debug, Parser)]
@@ -52,7 +52,7 @@ enum Verb {
     Restore(restore::Restore),
     /// Check a data folder, and repair what is derived.
     Verify(verify::Verify),
-    /// Look into checkpoints.
+    /// Look into checkpoints, and convert older ones.
     Model(model::Model),
 }
 
@@ -75,6 +75,26 @@ impl General {
         crate::telemetry::init_logs(settings.log_format, &settings.log_filter)
             .map_err(|reason| anyhow::Error::new(Usage(reason)))?;
         Ok(settings)
+    }
+}
+
+/// What every verb takes that runs a checkpoint over an index.
+#[derive(Debug, Clone, Args)]
+struct Engine {
+    #[command(flatten)]
+    general: General,
+    #[command(flatten)]
+    encoder: EncoderArgs,
+    #[command(flatten)]
+    index: IndexArgs,
+}
+
+impl Engine {
+    /// As [`General::settings`].
+    fn settings(&self, groups: &[&dyn FlagGroup]) -> anyhow::Result<Settings> {
+        let mut all: Vec<&dyn FlagGroup> = vec![&self.encoder, &self.index];
+        all.extend(groups);
+        self.general.settings(&all)
     }
 }
 

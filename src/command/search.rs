@@ -6,21 +6,16 @@ use anyhow::Context;
 use clap::Args;
 use serde_json::json;
 
-use super::{General, print};
+use super::{Engine, print};
 use crate::corpus::Filter;
 use crate::generation::{DataFolder, Machine, Retriever, SearchRequest};
-use crate::settings::{EncoderArgs, IndexArgs};
 use crate::telemetry::Metrics;
 
 /// Search the live generation and print the hits.
 #[derive(Debug, Args)]
 pub(super) struct Search {
     #[command(flatten)]
-    general: General,
-    #[command(flatten)]
-    encoder: EncoderArgs,
-    #[command(flatten)]
-    index: IndexArgs,
+    engine: Engine,
     /// Hits wanted.
     #[arg(short, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     k: u32,
@@ -40,7 +35,7 @@ pub(super) struct Search {
 
 impl Search {
     pub(super) fn run(self) -> anyhow::Result<()> {
-        let settings = self.general.settings(&[&self.encoder, &self.index])?;
+        let settings = self.engine.settings(&[])?;
         let usage = |reason: String| anyhow::Error::new(super::Usage(reason));
         let query = self.query.join(" ");
         if query.trim().is_empty() {

@@ -11,23 +11,19 @@ use tokio::net::TcpListener;
 use super::import::import;
 use super::index::build_and_publish;
 use super::progress::{Progress, Unit};
-use super::{General, Usage};
+use super::{Engine, Usage};
 use crate::corpus::ImportOptions;
 use crate::generation::{DataFolder, Machine, Retriever, Standing};
 use crate::http::{self, App};
 use crate::refresh::{Limits, Refresh};
-use crate::settings::{EncoderArgs, IndexArgs, ServerArgs, Settings};
+use crate::settings::{ServerArgs, Settings};
 use crate::telemetry::{Metrics, Traces};
 
 /// Serve searches, writes and the web page over HTTP.
 #[derive(Debug, Args)]
 pub(super) struct Serve {
     #[command(flatten)]
-    general: General,
-    #[command(flatten)]
-    encoder: EncoderArgs,
-    #[command(flatten)]
-    index: IndexArgs,
+    engine: Engine,
     #[command(flatten)]
     server: ServerArgs,
     /// A folder or file that is imported where the data folder is empty.
@@ -38,7 +34,7 @@ pub(super) struct Serve {
 impl Serve {
     pub(super) fn run(self) -> anyhow::Result<()> {
         crate::system::keep_large_blocks_apart();
-        let settings = Arc::new(self.general.settings(&[&self.encoder, &self.index, &self.server])?);
+        let settings = Arc::new(self.engine.settings(&[&self.server])?);
         http::check_listen(&settings)?;
         let runtime =
             tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no asynchronous runtime")?;

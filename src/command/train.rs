@@ -13,11 +13,11 @@ use serde_json::json;
 
 use self::show::{Show, among, line};
 use super::child::{self, Stop};
-use super::{General, print};
+use super::{Engine, print};
 use crate::ance::{self, Event, Gate, Leave, Outcome, Plan, Run, Texts, Verdict};
 use crate::encoder::{EncoderOptions, Overrides};
 use crate::generation::{DataFolder, Machine, Manifest, Origin, Standing, build_from};
-use crate::settings::{EncoderArgs, IndexArgs, Settings, TrainArgs};
+use crate::settings::{Settings, TrainArgs};
 use crate::telemetry::Metrics;
 
 /// Train the live generation's encoder on the judgments of the store, and build a generation of the best round. It
@@ -25,11 +25,7 @@ use crate::telemetry::Metrics;
 #[derive(Debug, Args)]
 pub(super) struct Train {
     #[command(flatten)]
-    general: General,
-    #[command(flatten)]
-    encoder: EncoderArgs,
-    #[command(flatten)]
-    index: IndexArgs,
+    engine: Engine,
     #[command(flatten)]
     train: TrainArgs,
     /// Go on with a run that was cut off, by the name of its folder in `jobs/`.
@@ -45,7 +41,7 @@ pub(super) struct Train {
 
 impl Train {
     pub(super) fn run(self) -> anyhow::Result<()> {
-        let settings = self.general.settings(&[&self.encoder, &self.index, &self.train])?;
+        let settings = self.engine.settings(&[&self.train])?;
         if let Some(job) = &self.job {
             return self.run_for_server(&settings.data, job);
         }

@@ -7,9 +7,9 @@ use clap::Args;
 use serde_json::json;
 
 use super::progress::{Progress, Unit};
-use super::{General, print};
+use super::{Engine, print};
 use crate::generation::{self, Check, DataFolder, Machine};
-use crate::settings::{EncoderArgs, IndexArgs, Settings};
+use crate::settings::Settings;
 use crate::telemetry::Metrics;
 
 /// Repairs that may build on each other: the indexes first, then what names a generation.
@@ -20,11 +20,7 @@ const REPAIRS: usize = 2;
 #[derive(Debug, Args)]
 pub(super) struct Verify {
     #[command(flatten)]
-    general: General,
-    #[command(flatten)]
-    encoder: EncoderArgs,
-    #[command(flatten)]
-    index: IndexArgs,
+    engine: Engine,
     /// Put right what is derived: build damaged indexes anew, drop what was left half-written, let LIVE name a sound
     /// generation. Documents, queries and judgments are never touched. No server may run in the folder.
     #[arg(long)]
@@ -36,7 +32,7 @@ pub(super) struct Verify {
 
 impl Verify {
     pub(super) fn run(self) -> anyhow::Result<()> {
-        let settings = self.general.settings(&[&self.encoder, &self.index])?;
+        let settings = self.engine.settings(&[])?;
         let mut check = generation::check(&settings.data)?;
         let mut done = Vec::new();
         if self.repair && check.in_use {
