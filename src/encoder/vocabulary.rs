@@ -20,21 +20,20 @@ pub(super) enum Vocabulary {
     BytePairs,
 }
 
-/// The part of `tokenizer_config.json` that says how a text is prepared.
+/// The part of `tokenizer_config.json` that says how a text is prepared; where it is silent, as transformers has it.
 #[derive(Debug, Deserialize)]
+#[serde(default)]
 struct Config {
-    #[serde(default = "yes")]
     do_lower_case: bool,
-    #[serde(default = "yes")]
     tokenize_chinese_chars: bool,
-    #[serde(default)]
     strip_accents: Option<bool>,
-    #[serde(default)]
     add_prefix_space: bool,
 }
 
-fn yes() -> bool {
-    true
+impl Default for Config {
+    fn default() -> Self {
+        Self { do_lower_case: true, tokenize_chinese_chars: true, strip_accents: None, add_prefix_space: false }
+    }
 }
 
 impl Vocabulary {
@@ -61,11 +60,7 @@ impl Vocabulary {
     /// # Errors
     /// A file that cannot be read, or that lacks a special token.
     pub(super) fn tokenizer(self, folder: &Path) -> Result<Vec<u8>, Error> {
-        let file = folder.join("tokenizer_config.json");
-        let config: Option<Config> = read_json_if_there(&file)?;
-        // Nothing but the defaults can be read from an empty object.
-        let config = config.map_or_else(|| serde_json::from_str("{}"), Ok);
-        let config = config.map_err(|error| Error::checkpoint(&file, error))?;
+        let config: Config = read_json_if_there(&folder.join("tokenizer_config.json"))?.unwrap_or_default();
         let vocabulary = folder.join(self.files()[0]);
         let tokenizer = match self {
             Self::WordPiece => word_pieces(&vocabulary, &config)?,
