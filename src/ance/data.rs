@@ -1,6 +1,6 @@
 //! What a run learns from and is measured by, by token ids: a snapshot of the store.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Write as _};
 use std::path::Path;
@@ -8,7 +8,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::Error;
-use crate::corpus::{Judgment, Split, Store};
+use crate::corpus::{Judgment, Split, Store, loose_key};
 use crate::encoder::{Checkpoint, Side, TextEncoder};
 use crate::evaluation::{self, judged_split};
 
@@ -125,8 +125,7 @@ impl TrainingData {
         let texts: Vec<String> = train.iter().map(|(text, ..)| text.clone()).collect();
         let ids = queries_of.tokenize(&texts, Side::Query)?;
         let query = |((text, positives, answers), ids)| TrainQuery { text, ids, positives, answers };
-        let train = train.into_iter().zip(ids).map(query);
-        let train = train.collect();
+        let train: Vec<TrainQuery> = train.into_iter().zip(ids).map(query).collect();
         // The queries of the gate, so that the measures of a round and of a generation can be compared.
         let (queries, judgments) = match judged_split(store, Split::Dev) {
             Ok(split) => (split.queries, split.judgments),
@@ -134,6 +133,7 @@ impl TrainingData {
             Err(error) => return Err(error.into()),
         };
         let texts: Vec<String> = queries.iter().map(|query| query.text.clone()).collect();
+        warn_of_measured(&train, &texts);
         let ids = queries_of.tokenize(&texts, Side::Query)?;
         let dev = queries.into_iter().map(|query| query.id).zip(ids).collect();
         Ok(Self { names, passages, sequences, train, dev, judgments })
@@ -143,6 +143,24 @@ impl TrainingData {
     pub fn counts(&self) -> (usize, usize, usize) {
         (self.names.len(), self.train.len(), self.dev.len())
     }
+}
+
+/// What is learned by heart must not pass for what is found: files may judge one text in both splits.
+fn warn_of_measured(train: &[TrainQuery], dev: &[String]) {
+    let queries = measured(train, dev);
+    if queries > 0 {
+        tracing::warn!(
+            queries,
+            "train queries have the text of a dev query: measures on dev are better than those of unseen queries; judge \
+             each text in one split"
+        );
+    }
+}
+
+/// How many train queries have the text of a dev query, whatever its case and white space.
+fn measured(train: &[TrainQuery], dev: &[String]) -> usize {
+    let dev: HashSet<_> = dev.iter().map(|text| loose_key(text)).collect();
+    train.iter().filter(|query| dev.contains(&loose_key(&query.text))).count()
 }
 
 #[cfg(test)]
@@ -187,5 +205,13 @@ mod tests {
             gate.queries.iter().map(|query| &query.id).collect::<Vec<_>>()
         );
         assert_eq!((data.dev.len(), &data.judgments), (2, &gate.judgments));
+    }
+
+    #[test]
+    fn a_text_of_both_splits_is_noticed() {
+        let query = |text: &str| TrainQuery { text: text.into(), ..TrainQuery::default() };
+        let train = [query("List files"), query("remove a folder"), query(" list  FILES ")];
+        assert_eq!(measured(&train, &["list files".into(), "copy".into()]), 2);
+        assert_eq!(measured(&train, &["list".into()]), 0);
     }
 }

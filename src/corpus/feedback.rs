@@ -82,7 +82,7 @@ pub(super) struct FeedbackQuery {
 /// The key of a feedback query: the start of its text's sha256.
 pub(super) type Key = [u8; 8];
 /// The key of all texts that differ from one in upper and lower case and in white space only.
-pub(super) type LooseKey = [u8; 16];
+pub(crate) type LooseKey = [u8; 16];
 
 pub(super) fn folded(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
@@ -92,7 +92,8 @@ pub(super) fn key(folded: &str) -> Key {
     start(&Sha256::digest(folded))
 }
 
-pub(super) fn loose_key(text: &str) -> LooseKey {
+/// The same for texts that are one query but for case and white space.
+pub(crate) fn loose_key(text: &str) -> LooseKey {
     start(&loose_digest(text))
 }
 

@@ -13,6 +13,7 @@ mod store;
 pub use answers::{Answers, Words};
 pub use document::{Document, InvalidDocument, StoredDocument};
 pub use error::Error;
+pub(crate) use feedback::loose_key;
 pub use feedback::{Feedback, FeedbackOutcome, Grade, VOTES, Votes};
 pub use filter::{Filter, FilterError};
 pub use import::{BadLine, Format, ImportOptions, ImportReport, Progress, import, import_reader};
