@@ -10,6 +10,7 @@ use safetensors::Dtype;
 use safetensors::tensor::View;
 
 use super::Error;
+use crate::onnx::write_safetensors;
 
 /// A view may repeat what its file holds once: tied weights, or, in a file that is made to fill the memory, one value a
 /// billion times. So many times its size is what the tensors of a file may come to.
@@ -27,7 +28,7 @@ const METADATA: (&str, &str) = ("format", "pt");
 /// A file that is no checkpoint of PyTorch, is cut off or damaged, or whose tensors are many times its size; a file that
 /// cannot be written.
 pub(super) fn to_safetensors(source: &Path, target: &Path) -> Result<(), Error> {
-    let metadata = std::fs::metadata(source).map_err(Error::io(source))?;
+    let size = std::fs::metadata(source).map_err(Error::io(source))?.len();
     let refuse = |reason: String| Error::checkpoint(source, reason);
     let damaged =
         |error: &dyn std::fmt::Display| refuse(format!("not a sound PyTorch file ({error}); fetch or copy it again"));
@@ -48,20 +49,13 @@ pub(super) fn to_safetensors(source: &Path, target: &Path) -> Result<(), Error> 
     if tensors.is_empty() {
         return Err(refuse("holds no tensors".into()));
     }
-    if bytes > metadata.len().saturating_mul(MOST_TIMES) {
-        let reason = format!("its tensors are {bytes} bytes, the file {}: this is no checkpoint", metadata.len());
+    if bytes > size.saturating_mul(MOST_TIMES) {
+        let reason = format!("its tensors are {bytes} bytes, the file {size}: this is no checkpoint");
         return Err(refuse(reason));
     }
     let said = HashMap::from([(METADATA.0.to_owned(), METADATA.1.to_owned())]);
-    safetensors::serialize_to_file(tensors, Some(said), target)
-        .map_err(|error| Error::io(target)(std::io::Error::other(error)))?;
-    if let Some(error) = failure.taken() {
-        return Err(damaged(&error));
-    }
-    // safetensors writes through a temporary file that none but its owner may read, and does not flush it.
-    std::fs::set_permissions(target, metadata.permissions())
-        .and_then(|()| std::fs::File::open(target)?.sync_all())
-        .map_err(Error::io(target))
+    write_safetensors(tensors, Some(said), source, target).map_err(Error::io(target))?;
+    failure.taken().map_or(Ok(()), |error| Err(damaged(&error)))
 }
 
 /// The name that transformers gives a tensor since 2019.

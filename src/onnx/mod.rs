@@ -38,4 +38,4 @@ pub use training::{
     Batch, Buckets, Example, LossScale, Moments, Task, TrainingOptions, TrainingPrecision, TrainingSession, Update,
 };
 pub use value::{ElementType, Value};
-pub use weights::{Replaced, Tensor, Weights, WeightsFile};
+pub use weights::{Replaced, Tensor, Weights, WeightsFile, write_safetensors};

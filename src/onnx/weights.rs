@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
@@ -189,14 +190,25 @@ impl WeightsFile {
             let replaced = replace(&format!("{}{name}", self.prefix));
             (name, Part { kept, replaced })
         });
-        safetensors::serialize_to_file(parts, header.metadata().clone(), target)
-            .map_err(|error| refuse(error.to_string()))?;
-        // safetensors writes through a temporary file that none but its owner may read, and does not flush it.
-        std::fs::metadata(&self.path)
-            .and_then(|source| std::fs::set_permissions(target, source.permissions()))
-            .and_then(|()| std::fs::File::open(target)?.sync_all())
+        write_safetensors(parts, header.metadata().clone(), &self.path, target)
             .map_err(|error| refuse(error.to_string()))
     }
+}
+
+/// Writes a safetensors file with the permissions of the file `like`, and flushes it to the disk.
+///
+/// # Errors
+/// A file that cannot be written; what is there of it stays.
+pub fn write_safetensors<N: AsRef<str> + Ord + Display, V: View>(
+    tensors: impl IntoIterator<Item = (N, V)>,
+    metadata: Option<HashMap<String, String>>,
+    like: &Path,
+    target: &Path,
+) -> std::io::Result<()> {
+    safetensors::serialize_to_file(tensors, metadata, target).map_err(std::io::Error::other)?;
+    // safetensors writes through a temporary file that none but its owner may read, and does not flush it.
+    std::fs::set_permissions(target, std::fs::metadata(like)?.permissions())?;
+    std::fs::File::open(target)?.sync_all()
 }
 
 /// A tensor on its way into a file.
