@@ -1,6 +1,7 @@
 //! The HNSW graph (Malkov and Yashunin 2016) of usearch.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use usearch::ffi::{IndexOptions as Options, Matches, MetricKind, ScalarKind};
@@ -18,6 +19,7 @@ const FIRST_CAPACITY: usize = 1024;
 pub(super) struct Graph {
     inner: RwLock<usearch::Index>,
     slots: Slots,
+    bytes: AtomicUsize,
 }
 
 impl std::fmt::Debug for Graph {
@@ -51,7 +53,7 @@ impl Graph {
         })
         .map_err(failed("be made"))?;
         inner.reserve_capacity_and_threads(capacity.max(FIRST_CAPACITY), THREADS).map_err(failed("reserve memory"))?;
-        Ok(Self { inner: RwLock::new(inner), slots: Slots::new(THREADS) })
+        Ok(Self { inner: RwLock::new(inner), slots: Slots::new(THREADS), bytes: AtomicUsize::new(0) })
     }
 
     fn read(&self) -> RwLockReadGuard<'_, usearch::Index> {
@@ -79,7 +81,21 @@ impl Graph {
     /// Adds a vector; room must have been reserved.
     pub(super) fn add(&self, key: u64, vector: &[f32]) -> Result<(), Error> {
         let _slot = self.slots.take();
-        self.read().add(key, vector).map_err(failed("add a vector"))
+        {
+            let graph = self.read();
+            if graph.size() > 0 {
+                return graph.add(key, vector).map_err(failed("add a vector"));
+            }
+        }
+        // usearch counts a node before it is there. Where others are, walks begin at one of them; at the first, a walk
+        // would follow a pointer that leads nowhere.
+        self.write().add(key, vector).map_err(failed("add a vector"))
+    }
+
+    /// Notes the memory that is taken; additions must not run meanwhile.
+    pub(super) fn measure(&self) {
+        let taken = self.read().memory_stats();
+        self.bytes.store(taken.graph_allocated + taken.vectors_allocated, Ordering::Release);
     }
 
     /// Takes back an addition. Nodes are not removed otherwise: usearch gives their slots to others without cleaning
@@ -114,8 +130,10 @@ impl Graph {
         self.read().size()
     }
 
+    /// Bytes that it took when it was measured last. `memory_usage` of usearch would walk over all nodes, also those
+    /// that are counted and not there yet: asked beside an addition, it ends the process.
     pub(super) fn bytes(&self) -> usize {
-        self.read().memory_usage()
+        self.bytes.load(Ordering::Acquire)
     }
 
     pub(super) fn save(&self, file: &Path) -> Result<(), Error> {
@@ -154,6 +172,7 @@ impl Graph {
             inner.change_expansion_search(1);
             inner.change_expansion_add(options.expansion_add);
         }
+        graph.measure();
         Ok(graph)
     }
 }

@@ -276,8 +276,9 @@ fn add_to(graph: &Graph, rows: &[(Key, &[f32])]) -> Result<(), Error> {
     let at_once =
         if rows.len() < LEAST_PARALLEL { 0 } else { rows.len().saturating_sub(FIRST.saturating_sub(graph.len())) };
     let (first, rest) = rows.split_at(rows.len() - at_once);
-    first.iter().try_for_each(add)?;
-    rest.par_iter().try_for_each(add)
+    let added = first.iter().try_for_each(add).and_then(|()| rest.par_iter().try_for_each(add));
+    graph.measure();
+    added
 }
 
 /// The inner product, in lanes that the compiler keeps in vector registers.

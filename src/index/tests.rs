@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends by panicking")]
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -187,5 +188,31 @@ fn a_check_refuses_what_an_index_would_not_open() {
         write(sequence, names);
         assert_eq!(opened().is_ok(), is_sound);
         assert_eq!(contents(&files[0], &files[1], DIMENSION).is_ok(), is_sound);
+    }
+}
+
+/// The library counts a node before it has it, so that whoever follows the count meets none: the process ended there.
+#[test]
+fn an_index_answers_beside_its_first_additions() {
+    let runtime = runtime();
+    let vectors: Vec<Vec<f32>> =
+        (0..48_u16).map(|at| (0..4_u16).map(|axis| f32::from(at * 7 + axis * 31 % 50) - 90.0).collect()).collect();
+    let keys: Vec<u64> = (0..48).collect();
+    for _ in 0..1500 {
+        let index = empty(&runtime);
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(Ordering::Acquire) {
+                    assert!(index.bytes() < 1 << 40);
+                    index.search(&vectors[0], 3, 8, None).unwrap();
+                }
+            });
+            let added = keys.chunks(12).zip(vectors.chunks(12)).map(|(keys, vectors)| index.add(keys, vectors));
+            let added: Vec<_> = added.collect();
+            over.store(true, Ordering::Release);
+            added.into_iter().for_each(|added| added.unwrap());
+        });
+        assert_eq!(index.search(&vectors[0], 3, 8, None).unwrap().len(), 3);
     }
 }
