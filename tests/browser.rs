@@ -67,7 +67,7 @@ async fn drawn(page: &Page, chart: &str, colour: &str) -> u64 {
 fn a_refresh_from_the_page() {
     let data = tempfile::tempdir().unwrap();
     let server = serve(data.path(), &[]);
-    browse(DESKTOP, &[], |page| refresh_from_the_page(page, server.url.clone()));
+    browse(DESKTOP, &[], |page| refresh_from_the_page(page, server.url()));
 }
 
 async fn refresh_from_the_page(page: Page, url: String) {
@@ -136,7 +136,7 @@ async fn refresh_from_the_page(page: Page, url: String) {
 fn a_search_a_filter_and_a_vote() {
     let data = tempfile::tempdir().unwrap();
     let server = serve(data.path(), &[]);
-    browse(DESKTOP, &[], |page| search_filter_and_vote(page, server.url.clone()));
+    browse(DESKTOP, &[], |page| search_filter_and_vote(page, server.url()));
     let votes = metrics(&server).into_iter().filter(|(name, _)| name.starts_with("anced_feedback_total"));
     assert_eq!(votes.map(|(_, count)| count).sum::<f64>(), 1.0);
 }
@@ -187,7 +187,7 @@ fn nothing_is_wider_than_a_phone() {
     let server = with_past(data.path());
     let dark = Screen { is_dark: true, ..DESKTOP };
     for (screen, name) in [(PHONE, "phone"), (Screen { is_dark: true, ..PHONE }, "phone-dark"), (dark, "dark")] {
-        browse(screen, &[], |page| both_pages_fit(page, server.url.clone(), screen.width.into(), name));
+        browse(screen, &[], |page| both_pages_fit(page, server.url(), screen.width.into(), name));
     }
 }
 
@@ -218,7 +218,7 @@ async fn both_pages_fit(page: Page, url: String, width: u64, name: &'static str)
 fn everything_is_reached_by_keys() {
     let data = tempfile::tempdir().unwrap();
     let server = serve(data.path(), &[]);
-    browse(DESKTOP, &[], |page| by_keys(page, server.url.clone()));
+    browse(DESKTOP, &[], |page| by_keys(page, server.url()));
 }
 
 async fn by_keys(page: Page, url: String) {
@@ -267,7 +267,7 @@ async fn by_keys(page: Page, url: String) {
 fn the_page_asks_for_the_admin_key() {
     let data = tempfile::tempdir().unwrap();
     let server = serve(data.path(), &["--admin-key", "letmein"]);
-    browse(DESKTOP, &["401"], |page| with_a_key(page, server.url.clone()));
+    browse(DESKTOP, &["401"], |page| with_a_key(page, server.url()));
 }
 
 async fn with_a_key(page: Page, url: String) {
@@ -293,7 +293,7 @@ async fn with_a_key(page: Page, url: String) {
 fn what_cannot_start_says_why() {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path());
-    let url = server.url.clone();
+    let url = server.url();
     browse(DESKTOP, &[], async move |page| {
         page.open(format!("{url}/training")).await;
         page.until_says("#refused", "0 train queries with a positive, at least 32 are needed").await;
@@ -306,7 +306,7 @@ fn what_cannot_start_says_why() {
 fn a_refresh_is_cancelled_and_gone_on_with() {
     let data = tempfile::tempdir().unwrap();
     let server = serve(data.path(), &[]);
-    browse(DESKTOP, &["409"], |page| cancelled_and_resumed(page, server.url.clone()));
+    browse(DESKTOP, &["409"], |page| cancelled_and_resumed(page, server.url()));
 }
 
 async fn cancelled_and_resumed(page: Page, url: String) {
@@ -374,7 +374,7 @@ impl Cable {
 fn a_broken_connection_is_taken_up_again() {
     let data = tempfile::tempdir().unwrap();
     let server = serve(data.path(), &[]);
-    let cable = Cable::to(server.port);
+    let cable = Cable::to(server.port());
     browse(DESKTOP, &["net::ERR_"], |page| over_a_cable(page, cable));
 }
 

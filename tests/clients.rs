@@ -83,7 +83,7 @@ fn a_stop_answers_every_request_that_was_taken() {
     let body = request.windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4;
     let mut clients: Vec<TcpStream> = (0..12)
         .map(|_| {
-            let mut stream = TcpStream::connect(("127.0.0.1", server.port)).unwrap();
+            let mut stream = TcpStream::connect(("127.0.0.1", server.port())).unwrap();
             stream.write_all(&request[..body]).unwrap();
             let mut go_on = [0; 25];
             stream.read_exact(&mut go_on).unwrap();
@@ -92,7 +92,7 @@ fn a_stop_answers_every_request_that_was_taken() {
         })
         .collect();
     server.signal("TERM");
-    wait_for("the end of new connections", || TcpStream::connect(("127.0.0.1", server.port)).is_err());
+    wait_for("the end of new connections", || TcpStream::connect(("127.0.0.1", server.port())).is_err());
     for stream in &mut clients {
         stream.write_all(&request[body..]).unwrap();
     }
@@ -110,7 +110,7 @@ fn a_request_whose_client_left_is_counted_and_logged() {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path());
     let request = raw::posted("/search", "x-request-id: left-1\r\n", slow_body(1000).to_string());
-    let mut stream = TcpStream::connect(("127.0.0.1", server.port)).unwrap();
+    let mut stream = TcpStream::connect(("127.0.0.1", server.port())).unwrap();
     stream.write_all(&request).unwrap();
     drop(stream);
     let gone = "anced_http_requests_total{method=\"POST\",route=\"/search\",status=\"499\"}";

@@ -15,7 +15,7 @@ use common::{Answer, Server};
 use serde_json::json;
 
 fn connected(server: &Server) -> TcpStream {
-    let stream = TcpStream::connect(("127.0.0.1", server.port)).unwrap();
+    let stream = TcpStream::connect(("127.0.0.1", server.port())).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     stream
 }
@@ -99,7 +99,7 @@ fn slow_clients_are_cut_off() {
     wait_for("the connection", || sockets(&server) > rest);
     wait_for("its end", || sockets(&server) <= rest);
     // Who reads gets all of it.
-    let read = exchange(server.port, &page);
+    let read = exchange(server.port(), &page);
     assert!(read.status == 200 && read.body.len() > 20_000_000, "{} {}", read.status, read.body.len());
     assert_eq!(read.header("content-length"), read.body.len().to_string());
     assert!(server.stop().success());
@@ -125,15 +125,15 @@ fn a_connection_too_many_is_refused_and_health_still_answers() {
     let mut taken: Vec<TcpStream> = (0..20).map(|_| connected(&server)).collect();
     wait_for("all connections", || sockets(&server) >= rest + 20);
     for path in ["/healthz", "/readyz", "/metrics"] {
-        assert_eq!(exchange(server.port, &request("GET", path, "", b"")).status, 200, "{path}");
+        assert_eq!(exchange(server.port(), &request("GET", path, "", b"")).status, 200, "{path}");
     }
-    let refused = exchange(server.port, &request("GET", "/search?q=a", "", b""));
+    let refused = exchange(server.port(), &request("GET", "/search?q=a", "", b""));
     assert_eq!((refused.status, refused.header("retry-after")), (503, "1"), "{}", refused.text());
     assert!(refused.text().contains("too many connections"), "{}", refused.text());
     // Those that have a place are served as ever.
     assert!(health(&mut taken[7]).starts_with("HTTP/1.1 200"));
     drop(taken);
-    wait_for("places", || exchange(server.port, &request("GET", "/search?q=a", "", b"")).status == 200);
+    wait_for("places", || exchange(server.port(), &request("GET", "/search?q=a", "", b"")).status == 200);
     assert!(server.stop().success());
 }
 
@@ -189,8 +189,8 @@ fn a_low_limit_on_descriptors_bounds_the_connections() {
     let log = server.log();
     assert!(log.contains("too low for max_connections") && log.contains("LimitNOFILE"), "{log}");
     let open: Vec<TcpStream> = (0..64).map(|_| connected(&server)).collect();
-    wait_for("the refusal", || exchange(server.port, &request("GET", "/search?q=a", "", b"")).status == 503);
-    assert_eq!(exchange(server.port, &request("GET", "/healthz", "", b"")).status, 200);
+    wait_for("the refusal", || exchange(server.port(), &request("GET", "/search?q=a", "", b"")).status == 503);
+    assert_eq!(exchange(server.port(), &request("GET", "/healthz", "", b"")).status, 200);
     assert!(!server.log().contains("no connection can be taken now"), "{}", server.log());
     drop(open);
     assert!(server.stop().success());

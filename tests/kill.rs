@@ -381,7 +381,7 @@ fn a_client_that_leaves_in_the_middle_of_a_write_leaves_the_index_whole() {
         );
         // The whole request, or a part of it; then gone, after a while.
         let sent = if round % 3 == 0 { random.below(body.len() as u64) as usize } else { body.len() };
-        let mut stream = std::net::TcpStream::connect(("127.0.0.1", server.port)).unwrap();
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", server.port())).unwrap();
         stream.write_all(head.as_bytes()).unwrap();
         stream.write_all(&body.as_bytes()[..sent]).unwrap();
         std::thread::sleep(Duration::from_micros(random.below(60_000)));

@@ -112,7 +112,7 @@ fn it_lives_but_is_not_ready_while_it_starts() {
 fn the_id_of_a_request_comes_back_and_is_in_the_log() {
     let data = tempfile::tempdir().unwrap();
     let server = &Server::start(data.path());
-    let answer = exchange(server.port, &request("GET", "/search?q=a", "x-request-id: mine-17\r\n", b""));
+    let answer = exchange(server.port(), &request("GET", "/search?q=a", "x-request-id: mine-17\r\n", b""));
     assert_eq!((answer.status, answer.header("x-request-id")), (200, "mine-17"));
     wait_for("the log line", || server.log().contains("mine-17"));
 }
@@ -137,7 +137,7 @@ fn keys_open_what_they_are_for() {
     let status = |method: &str, path: &str, key: &str, body: &str| {
         let key = if key.is_empty() { String::new() } else { format!("authorization: Bearer {key}\r\n") };
         let headers = format!("{key}content-type: application/json\r\n");
-        let answer = exchange(server.port, &request(method, path, &headers, body.as_bytes()));
+        let answer = exchange(server.port(), &request(method, path, &headers, body.as_bytes()));
         let challenge = answer.header("www-authenticate");
         assert_eq!(answer.status == 401, challenge.starts_with("bearer"), "{method} {path}: {challenge}");
         answer.status

@@ -183,7 +183,7 @@ fn every_panel_and_every_rule_has_an_answer() {
     promtool(&["check", "metrics"], &server.get("/metrics").text()).unwrap_or_else(|said| panic!("before: {said}"));
     let folder = tempfile::tempdir().unwrap();
     let start = seconds();
-    let prometheus = Prometheus::start(&configure(folder.path(), server.port), folder.path());
+    let prometheus = Prometheus::start(&configure(folder.path(), server.port()), folder.path());
     act(&server, &prometheus);
     promtool(&["check", "metrics"], &server.get("/metrics").text()).unwrap_or_else(|said| panic!("after: {said}"));
 

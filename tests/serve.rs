@@ -48,7 +48,7 @@ fn keys_of_the_environment_are_taken_as_they_stand() {
     let server = Server::spawn_by(&keys, data.path(), &[]);
     server.wait_until_ready();
     let status = |path: &str, key: &str| {
-        let answer = exchange(server.port, &request("GET", path, &format!("authorization: Bearer {key}\r\n"), b""));
+        let answer = exchange(server.port(), &request("GET", path, &format!("authorization: Bearer {key}\r\n"), b""));
         answer.status
     };
     for (key, search, admin) in [("0012", 200, 401), ("12", 401, 401), ("true", 200, 401), ("[1.50", 200, 200)] {

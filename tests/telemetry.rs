@@ -38,8 +38,8 @@ fn line(server: &Server, message: &str, id: &str) -> Value {
 fn a_line_of_the_log_tells_the_generation_and_the_stages_of_a_search() {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start_with(data.path(), &["--log-format", "json", "--slow-query-ms", "0"]);
-    exchange(server.port, &posted("/search", "x-request-id: found\r\n", r#"{"query": "secret words"}"#));
-    exchange(server.port, &posted("/search", "x-request-id: wrong\r\n", r#"{"query": "secret words", "k": 0}"#));
+    exchange(server.port(), &posted("/search", "x-request-id: found\r\n", r#"{"query": "secret words"}"#));
+    exchange(server.port(), &posted("/search", "x-request-id: wrong\r\n", r#"{"query": "secret words", "k": 0}"#));
     let found = line(&server, "request", "found");
     let facts = ["method", "route", "status", "generation", "level"].map(|key| found[key].clone());
     assert_eq!(json!(facts), json!(["POST", "/search", 200, 1, "INFO"]), "{found}");
@@ -59,7 +59,7 @@ fn slow_queries_are_told_with_their_length_and_with_their_text_where_that_is_wis
         let server = Server::start_with(data.path(), &arguments);
         // A hundred queries take more than a millisecond anywhere.
         let body = json!({"queries": vec!["naïve words"; 100], "k": 3, "filter": {"lang": "en"}}).to_string();
-        exchange(server.port, &posted("/search", "x-request-id: slow\r\n", body));
+        exchange(server.port(), &posted("/search", "x-request-id: slow\r\n", body));
         let slow = line(&server, "slow query", "slow");
         let facts = ["level", "queries", "chars", "k", "filtered", "exact", "generation"].map(|key| slow[key].clone());
         assert_eq!(json!(facts), json!(["WARN", 100, 1100, 3, true, false, 1]), "{slow}");
@@ -139,11 +139,11 @@ fn a_collector_is_told_each_request_and_the_stages_of_a_search() {
     fill(&server);
     let (trace, parent) = ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7");
     let headers = format!("x-request-id: mine\r\ntraceparent: 00-{trace}-{parent}-01\r\n");
-    exchange(server.port, &posted("/search", &headers, r#"{"query": "a vector", "k": 3}"#));
-    exchange(server.port, &posted("/search", "x-request-id: wrong\r\n", r#"{"query": "a", "k": 0}"#));
-    exchange(server.port, &request("GET", "/nowhere", "x-request-id: lost\r\n", b""));
+    exchange(server.port(), &posted("/search", &headers, r#"{"query": "a vector", "k": 3}"#));
+    exchange(server.port(), &posted("/search", "x-request-id: wrong\r\n", r#"{"query": "a", "k": 0}"#));
+    exchange(server.port(), &request("GET", "/nowhere", "x-request-id: lost\r\n", b""));
     let unasked = format!("x-request-id: unasked\r\ntraceparent: 00-{trace}-{parent}-00\r\n");
-    exchange(server.port, &posted("/search", &unasked, r#"{"query": "a vector"}"#));
+    exchange(server.port(), &posted("/search", &unasked, r#"{"query": "a vector"}"#));
     assert_eq!(line(&server, "request", "mine")["trace_id"], trace);
     assert!(line(&server, "request", "unasked").get("trace_id").is_none());
     let of_wrong = line(&server, "request", "wrong")["trace_id"].as_str().unwrap().to_owned();

@@ -87,19 +87,19 @@ fn it_speaks_tls_and_takes_new_certificates_while_it_runs() {
     let get = request("GET", "/readyz", "", b"");
     let status = |pair: &Pair| {
         let config = trusting(pair, &TLS13, &[b"http/1.1"]);
-        asked(server.port, config, &get).map(|answer| answer.status)
+        asked(server.port(), config, &get).map(|answer| answer.status)
     };
     wait_for("the server", || status(&first) == Some(200));
 
     // TLS 1.2 without a word on HTTP, and HTTP/2.
-    assert_eq!(asked(server.port, trusting(&first, &TLS12, &[]), &get).unwrap().status, 200);
+    assert_eq!(asked(server.port(), trusting(&first, &TLS12, &[]), &get).unwrap().status, 200);
     let both: [&[u8]; 2] = [b"h2", b"http/1.1"];
-    let (status_2, body) = asked_http2(server.port, trusting(&first, &TLS13, &both), "/search?q=a");
+    let (status_2, body) = asked_http2(server.port(), trusting(&first, &TLS13, &both), "/search?q=a");
     assert_eq!(status_2, 200, "{}", String::from_utf8_lossy(&body));
     assert!(String::from_utf8_lossy(&body).contains("\"generation\":1"));
 
     // Plain HTTP is told what to do, and noise ends nothing but its connection.
-    let plain = exchange(server.port, &get);
+    let plain = exchange(server.port(), &get);
     assert_eq!((plain.status, plain.text().contains("https://")), (400, true), "{}", plain.text());
     assert_eq!(status(&second), None, "an unknown certificate");
 

@@ -362,7 +362,7 @@ fn wrong_input_is_refused_and_harms_nothing() {
 
     let mut failures = Vec::new();
     for case in cases() {
-        let raw = exchange(server.port, &case.request);
+        let raw = exchange(server.port(), &case.request);
         let (mut wrong, body) = check(&case, &raw);
         let cut_stream = case.name.contains("x-ndjson") && case.name.contains("line-");
         if cut_stream && (&body["line"], &body["written"]) != (&json!(2), &json!(1)) {
@@ -380,7 +380,7 @@ fn wrong_input_is_refused_and_harms_nothing() {
     // Requests that break off, at every place, with and without a clean end.
     let whole = posted("/documents", json!({"documents": [{"id": "never", "text": "half a request"}]}).to_string());
     for end in (0..whole.len()).step_by(7) {
-        let mut stream = TcpStream::connect(("127.0.0.1", server.port)).unwrap();
+        let mut stream = TcpStream::connect(("127.0.0.1", server.port())).unwrap();
         stream.write_all(&whole[..end]).unwrap();
         if end.is_multiple_of(2) {
             stream.shutdown(Shutdown::Write).unwrap();

@@ -15,7 +15,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -77,11 +77,10 @@ impl Drop for Ending<'_> {
     }
 }
 
-/// A running server.
+/// A running server, on a port that the system gave it: no other server can have been asked in its place.
 pub struct Server {
     child: Child,
-    pub url: String,
-    pub port: u16,
+    port: OnceLock<u16>,
     log: Arc<Mutex<String>>,
     reader: Option<std::thread::JoinHandle<()>>,
 }
@@ -124,10 +123,9 @@ impl Server {
 
     /// As [`Server::spawn`], started by another command, such as a shell that sets limits.
     pub fn spawn_by(starter: &[&str], data: &Path, arguments: &[&str]) -> Self {
-        let port = free_port();
         let model = tiny_model();
         let mut all: Vec<std::ffi::OsString> = vec!["serve".into(), "--data".into(), data.into()];
-        all.extend(["--listen".into(), format!("127.0.0.1:{port}").into()]);
+        all.extend(["--listen".into(), "127.0.0.1:0".into()]);
         if !arguments.contains(&"--model") {
             all.extend(["--model".into(), model.into()]);
         }
@@ -152,7 +150,7 @@ impl Server {
                 line.clear();
             }
         });
-        Self { child, url: format!("http://127.0.0.1:{port}"), port, log, reader: Some(reader) }
+        Self { child, port: OnceLock::new(), log, reader: Some(reader) }
     }
 
     pub fn wait_until_ready(&self) {
@@ -161,9 +159,39 @@ impl Server {
             if self.try_get("/readyz").is_some_and(|answer| answer.status == 200) {
                 return;
             }
+            assert!(!self.has_said_all(), "the server ended before it was ready");
             std::thread::sleep(Duration::from_millis(20));
         }
-        panic!("not ready after {PATIENCE:?}; its log:\n{}", self.log());
+        panic!("not ready after {PATIENCE:?}");
+    }
+
+    /// Whether the process has closed its log, as it does by its end only.
+    fn has_said_all(&self) -> bool {
+        self.reader.as_ref().is_none_or(std::thread::JoinHandle::is_finished)
+    }
+
+    /// The port that it listens on; waits until it does. Port 0, where nobody ever answers, for one that ended before.
+    pub fn port(&self) -> u16 {
+        *self.port.get_or_init(|| {
+            let started = Instant::now();
+            loop {
+                // Asked first, so that nothing is said in between.
+                let is_over = self.has_said_all();
+                if let Some(port) = said_port(&self.log()) {
+                    return port;
+                }
+                if is_over {
+                    return 0;
+                }
+                assert!(started.elapsed() < PATIENCE, "not listening after {PATIENCE:?}");
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        })
+    }
+
+    /// Where it answers.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port())
     }
 
     /// What it wrote to standard error, as far as it has been read: a line of a moment ago may still be on its way.
@@ -184,20 +212,20 @@ impl Server {
     }
 
     pub fn try_get(&self, path: &str) -> Option<Answer> {
-        Self::agent().get(format!("{}{path}", self.url)).call().ok().and_then(try_read)
+        Self::agent().get(format!("{}{path}", self.url())).call().ok().and_then(try_read)
     }
 
     /// Deletes; none where the connection broke.
     pub fn try_delete(&self, path: &str) -> Option<Answer> {
-        Self::agent().delete(format!("{}{path}", self.url)).call().ok().and_then(try_read)
+        Self::agent().delete(format!("{}{path}", self.url())).call().ok().and_then(try_read)
     }
 
     pub fn get(&self, path: &str) -> Answer {
-        read(Self::agent().get(format!("{}{path}", self.url)).call().unwrap())
+        read(Self::agent().get(format!("{}{path}", self.url())).call().unwrap())
     }
 
     pub fn delete(&self, path: &str) -> Answer {
-        read(Self::agent().delete(format!("{}{path}", self.url)).call().unwrap())
+        read(Self::agent().delete(format!("{}{path}", self.url())).call().unwrap())
     }
 
     /// Posts a JSON value.
@@ -212,7 +240,7 @@ impl Server {
 
     /// Posts bytes; none where the connection broke.
     pub fn try_post_raw(&self, path: &str, content_type: &str, body: &[u8]) -> Option<Answer> {
-        let request = Self::agent().post(format!("{}{path}", self.url)).header("content-type", content_type);
+        let request = Self::agent().post(format!("{}{path}", self.url())).header("content-type", content_type);
         request.send(body).ok().and_then(try_read)
     }
 
@@ -249,15 +277,11 @@ impl Server {
             if let Some(status) = self.child.try_wait().unwrap() {
                 // Its last lines may still be on their way.
                 self.reader.take().map_or(Ok(()), std::thread::JoinHandle::join).unwrap();
-                if !status.success() {
-                    // Shown where the test fails for it.
-                    eprintln!("the server ended with {status}; its log:\n{}", self.log());
-                }
                 return status;
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        panic!("still running after {PATIENCE:?}; its log:\n{}", self.log());
+        panic!("still running after {PATIENCE:?}");
     }
 
     /// Whether the process still runs.
@@ -268,10 +292,24 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        let ended = self.child.try_wait();
         // Already gone is fine.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if std::thread::panicking() {
+            let _ = self.reader.take().map(std::thread::JoinHandle::join);
+            eprintln!("the server had ended by itself: {ended:?}; its log:\n{}", self.log());
+        }
     }
+}
+
+/// The port in the line that says where a server listens, of either format of logs.
+fn said_port(log: &str) -> Option<u16> {
+    let line = log.lines().find(|line| line.contains("listening, getting ready"))?;
+    let (_, address) = line.split_once("address")?;
+    let (_, port) = address.split_once("127.0.0.1:")?;
+    let digits = port.find(|character: char| !character.is_ascii_digit()).unwrap_or(port.len());
+    port[..digits].parse().ok()
 }
 
 fn read(answer: ureq::http::Response<ureq::Body>) -> Answer {
