@@ -150,7 +150,7 @@ fn what_is_removed_is_never_found_and_recall_holds_under_updates() {
     let worn = recall(&index, &queries, None);
     assert!(worn >= 0.98, "after half were updated: {worn}");
     assert!(index.wants_rebuild());
-    index.rebuild().unwrap();
+    index.rebuild(|| ()).unwrap();
     assert!(!index.wants_rebuild());
     let fresh = recall(&index, &queries, None);
     assert!(fresh >= 0.99, "after the rebuild: {fresh}");
@@ -166,7 +166,7 @@ fn an_index_comes_back_from_disk_as_it_was() {
         index.remove(&[3, 5, 8]);
         let folder = tempfile::tempdir().unwrap();
         let (vectors_file, graph_file) = (folder.path().join(VECTORS_FILE), folder.path().join(GRAPH_FILE));
-        index.save(&vectors_file, &graph_file).unwrap();
+        index.save(&vectors_file, &graph_file, ()).unwrap();
         let again =
             Index::open(&vectors_file, &graph_file, DIMENSION, Similarity::Cosine, options, &runtime()).unwrap();
         assert_eq!(again.count(), keys.len() - 3);
@@ -190,7 +190,7 @@ fn an_empty_index_is_kept_and_answers_nothing() {
     assert!(index.search(&[0.5; DIMENSION], 10, 128, None).unwrap().is_empty());
     let folder = tempfile::tempdir().unwrap();
     let (vectors_file, graph_file) = (folder.path().join(VECTORS_FILE), folder.path().join(GRAPH_FILE));
-    index.save(&vectors_file, &graph_file).unwrap();
+    index.save(&vectors_file, &graph_file, ()).unwrap();
     let options = options(Quantization::F16);
     let again = Index::open(&vectors_file, &graph_file, DIMENSION, Similarity::Cosine, options, &runtime()).unwrap();
     assert_eq!(again.count(), 0);
@@ -258,7 +258,7 @@ fn what_is_replaced_again_and_again_is_still_found() {
         index.add(&keys[at..=at], &vectors[at..=at]).unwrap();
         index.remove(&[at as u64 - 1999]);
         if index.wants_rebuild() {
-            index.rebuild().unwrap();
+            index.rebuild(|| ()).unwrap();
         }
     }
     // An approximate graph may leave a few unconnected.
@@ -287,12 +287,12 @@ fn every_vector_is_found_by_itself() {
 
     let folder = tempfile::tempdir().unwrap();
     let (vectors_file, graph_file) = (folder.path().join(VECTORS_FILE), folder.path().join(GRAPH_FILE));
-    bulk.save(&vectors_file, &graph_file).unwrap();
+    bulk.save(&vectors_file, &graph_file, ()).unwrap();
     let options = options(Quantization::F16);
     let again = Index::open(&vectors_file, &graph_file, DIMENSION, Similarity::Cosine, options, &runtime()).unwrap();
     assert_eq!(again.unreached(), bulk.unreached());
     assert_eq!(found(&again), keys.len());
-    again.rebuild().unwrap();
+    again.rebuild(|| ()).unwrap();
     assert_eq!(found(&again), keys.len());
 
     for key in bulk.unreached() {

@@ -132,7 +132,7 @@ fn write(
         progress(BuildProgress { done, total, reused });
     }
     index.verify()?;
-    index.save(&folder.join(VECTORS_FILE), &folder.join(GRAPH_FILE))?;
+    index.save(&folder.join(VECTORS_FILE), &folder.join(GRAPH_FILE), ())?;
 
     let mut files = BTreeMap::new();
     record_files(folder, Path::new(""), &mut files)?;

@@ -1,8 +1,8 @@
 //! A generation in memory: its encoder and its index, always together.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::folder::{io_error, remove_unnamed};
 use super::manifest::{FileRecord, file_record, sync_folder};
@@ -83,8 +83,8 @@ impl Machine {
 /// A generation that answers.
 #[derive(Debug)]
 pub struct Generation {
-    folder: std::path::PathBuf,
-    manifest: std::sync::Mutex<Manifest>,
+    folder: PathBuf,
+    manifest: Mutex<Manifest>,
     number: u64,
     encoder: Encoder,
     index: Index,
@@ -92,6 +92,10 @@ pub struct Generation {
     applied: AtomicU64,
     /// What `applied` was at the last save, whatever became of it.
     tried: AtomicU64,
+    /// What `applied` was when the graph could not be rebuilt last.
+    not_rebuilt: AtomicU64,
+    /// Held while the files are replaced.
+    saving: Mutex<()>,
 }
 
 /// Refuses a generation whose keys mean other documents, or none, in this store.
@@ -193,7 +197,17 @@ impl Generation {
         }
         let index = index(&folder, &manifest)?;
         let (applied, tried) = (manifest.applied_sequence.into(), manifest.applied_sequence.into());
-        Ok(Self { folder, number, manifest: std::sync::Mutex::new(manifest), encoder, index, applied, tried })
+        Ok(Self {
+            folder,
+            number,
+            manifest: Mutex::new(manifest),
+            encoder,
+            index,
+            applied,
+            tried,
+            not_rebuilt: AtomicU64::new(0),
+            saving: Mutex::default(),
+        })
     }
 
     /// Its number.
@@ -226,35 +240,60 @@ impl Generation {
         self.applied().saturating_sub(self.tried.load(Ordering::Acquire))
     }
 
+    /// Whether its graph is worn, and was not tried in vain a few changes ago.
+    pub(super) fn wants_rebuild(&self, try_after: u64) -> bool {
+        let failed = self.not_rebuilt.load(Ordering::Acquire);
+        self.index.wants_rebuild() && (failed == 0 || self.applied() >= failed.saturating_add(try_after))
+    }
+
+    /// Builds the graph anew, as [`Index::rebuild`] does.
+    ///
+    /// # Errors
+    /// As there.
+    pub(super) fn rebuild<G>(&self, hold: impl FnOnce() -> G) -> Result<(), Error> {
+        let result = self.index.rebuild(hold);
+        self.not_rebuilt.store(if result.is_ok() { 0 } else { self.applied().max(1) }, Ordering::Release);
+        Ok(result?)
+    }
+
     /// Its manifest as on disk.
     pub fn manifest(&self) -> Manifest {
-        self.manifest.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+        self.manifest.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The name of its checkpoint where that came from.
     pub fn model(&self) -> String {
-        self.manifest.lock().unwrap_or_else(std::sync::PoisonError::into_inner).model.clone()
+        self.manifest.lock().unwrap_or_else(PoisonError::into_inner).model.clone()
     }
 
     /// Writes the index as it is now beside its old files, then the manifest that names the new ones, then removes the
-    /// old: whenever the process ends, the files that the manifest names belong together. Writers must be held.
+    /// old: whenever the process ends, the files that the manifest names belong together. Writers are held by `hold`,
+    /// until the graph is written: the rest is written, flushed and summed up while they go on.
     ///
     /// # Errors
     /// A file that cannot be written; the old ones stay then.
-    pub fn save(&self) -> Result<(), Error> {
+    pub fn save<G>(&self, hold: impl FnOnce() -> G) -> Result<(), Error> {
+        let _turn = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = hold();
         let applied = self.applied();
         self.tried.store(applied, Ordering::Release);
-        if applied == self.manifest().applied_sequence { Ok(()) } else { self.write_files() }
+        if applied == self.manifest().applied_sequence { Ok(()) } else { self.write_files(held) }
     }
 
-    /// As [`save`](Self::save), also where the files should hold the same.
-    pub(super) fn write_files(&self) -> Result<(), Error> {
+    /// As [`save`](Self::save), also where the files should hold the same; nobody else writes.
+    pub(super) fn save_again(&self) -> Result<(), Error> {
+        let _turn = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
+        self.write_files(())
+    }
+
+    fn write_files<G>(&self, held: G) -> Result<(), Error> {
         let mut manifest = self.manifest();
         let applied = self.applied();
+        let documents = self.index.count() as u64;
         let old = [manifest.vectors_file.clone(), manifest.graph_file.clone()];
         let new = [format!("vectors-{applied}.safetensors"), format!("index-{applied}.usearch")];
-        let written = self.write_index(&new).and_then(|records| {
-            manifest.documents = self.index.count() as u64;
+        let written = self.write_index(&new, held).and_then(|records| {
+            manifest.documents = documents;
             manifest.applied_sequence = applied;
             manifest.files.retain(|name, _| !old.contains(name));
             manifest.files.extend(new.iter().cloned().zip(records));
@@ -270,13 +309,13 @@ impl Generation {
         if let Err(error) = remove_unnamed(&self.folder, &lies_there) {
             tracing::warn!(%error, "index files that nothing names any more stay until the next start");
         }
-        *self.manifest.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = lies_there;
+        *self.manifest.lock().unwrap_or_else(PoisonError::into_inner) = lies_there;
         result
     }
 
-    fn write_index(&self, [vectors, graph]: &[String; 2]) -> Result<[FileRecord; 2], Error> {
+    fn write_index<G>(&self, [vectors, graph]: &[String; 2], held: G) -> Result<[FileRecord; 2], Error> {
         let (vectors, graph) = (self.folder.join(vectors), self.folder.join(graph));
-        self.index.save(&vectors, &graph)?;
+        self.index.save(&vectors, &graph, held)?;
         sync_folder(&self.folder)?;
         Ok([file_record(&vectors).map_err(io_error(&vectors))?, file_record(&graph).map_err(io_error(&graph))?])
     }

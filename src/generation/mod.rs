@@ -21,6 +21,7 @@ mod snapshot;
 mod swap;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 mod writing;
 
 pub use build::{BuildProgress, Origin, build, build_from};

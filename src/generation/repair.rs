@@ -24,7 +24,7 @@ pub fn repair(
         let generation = Generation::without_index(data, number, machine)?;
         catch_up(&generation, data.store(), progress)?;
         generation.index().verify()?;
-        generation.write_files()?;
+        generation.save_again()?;
         let documents = generation.index().count();
         done.push(format!("generations/{number:06}: its index is built anew, with {documents} documents"));
     }

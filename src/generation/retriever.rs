@@ -13,7 +13,7 @@ use tokio::sync::Mutex;
 use super::catch_up::catch_up;
 use super::{
     BuildProgress, DataFolder, Deleted, Embedded, Error, Fallback, Generation, GenerationInfo, Hit, Machine,
-    SearchRequest, SearchResponse, StageTimes, Status, Written, writing,
+    SearchRequest, SearchResponse, StageTimes, Status, Written, upkeep, writing,
 };
 use crate::corpus::{Document, Store};
 use crate::encoder::{Encoded, Side};
@@ -29,6 +29,8 @@ pub struct Retriever {
     pub(super) live: ArcSwapOption<Generation>,
     /// Held by the one write under way: the order of the log is the order of the index.
     pub(super) writer: Arc<Mutex<()>>,
+    /// Held while a graph is rebuilt or an index saved, beside the writes.
+    pub(super) caring: Arc<Mutex<()>>,
     /// Held while a generation is made live or removed.
     pub(super) swapping: Arc<Mutex<()>>,
     stopping: AtomicBool,
@@ -44,6 +46,7 @@ impl Retriever {
             data,
             live: ArcSwapOption::empty(),
             writer: Arc::default(),
+            caring: Arc::default(),
             swapping: Arc::default(),
             stopping: AtomicBool::new(false),
             fallback: std::sync::Mutex::default(),
@@ -117,7 +120,7 @@ impl Retriever {
     pub fn start(&self, machine: &Machine, progress: &mut dyn FnMut(BuildProgress)) -> Result<(), Error> {
         self.load_or_fall_back(machine, progress)?;
         self.show_measures();
-        writing::save_or_log(&*self.live()?);
+        upkeep::save_or_log(&*self.live()?, || ());
         Ok(())
     }
 
@@ -140,11 +143,11 @@ impl Retriever {
     /// Files that cannot be written; the next start encodes again what is missing then.
     pub async fn save(&self) -> Result<(), Error> {
         let turn = Arc::clone(&self.swapping).lock_owned().await;
-        let held = Arc::clone(&self.writer).lock_owned().await;
+        let writer = Arc::clone(&self.writer);
         let Some(generation) = self.live.load_full() else { return Ok(()) };
         blocking(move || {
-            let _held = (held, turn);
-            generation.save()
+            let _turn = turn;
+            generation.save(|| writer.blocking_lock_owned())
         })
         .await
     }
@@ -206,13 +209,13 @@ impl Retriever {
                 continue;
             }
             let store = Arc::clone(self.data.store());
-            let count = changed.len();
-            let save_after = self.machine.save_after;
+            let (count, written) = (changed.len(), Arc::clone(&generation));
             let sequence = blocking(move || {
                 let _held = held;
-                writing::commit(&generation, &store, &changed, vectors, save_after)
+                writing::commit(&written, &store, &changed, vectors)
             })
             .await?;
+            self.care_for(&generation);
             self.metrics.documents_written.inc_by(count as u64);
             return Ok(Written { written: accepted, sequence });
         }
@@ -227,12 +230,13 @@ impl Retriever {
         let held = Arc::clone(&self.writer).lock_owned().await;
         let generation = self.live()?;
         let store = Arc::clone(self.data.store());
-        let save_after = self.machine.save_after;
+        let written = Arc::clone(&generation);
         let deleted = blocking(move || {
             let _held = held;
-            writing::delete(&generation, &store, &ids, save_after)
+            writing::delete(&written, &store, &ids)
         })
         .await?;
+        self.care_for(&generation);
         self.metrics.documents_written.inc_by(deleted.deleted as u64);
         Ok(deleted)
     }

@@ -9,7 +9,7 @@ use tokio::sync::OwnedMutexGuard;
 use super::build::PAGE;
 use super::catch_up::apply;
 use super::retriever::blocking;
-use super::{Error, Generation, Manifest, Retriever, Standing, writing};
+use super::{Error, Generation, Manifest, Retriever, Standing, upkeep};
 use crate::encoder::Side;
 use crate::system::give_back_memory;
 
@@ -140,7 +140,7 @@ impl Retriever {
             "another generation is live"
         );
         // No writer gets to it any more. What its files lack now, a roll-back would have to encode again.
-        writing::save_or_log(&previous);
+        upkeep::save_or_log(&previous, || ());
         let_go(previous);
         if initiator == Initiator::Refresh {
             report.removed = self.keep_newest(self.machine.keep_generations);
@@ -211,7 +211,7 @@ impl Retriever {
             if round == 0 {
                 // As at a start: a graph worn by removals and much that is not in the files are put right while no
                 // writer has to wait for it.
-                writing::keep_sound(candidate, 1);
+                upkeep::keep_sound(candidate, 1, || ());
             }
             let behind = store.last_sequence()?.saturating_sub(candidate.applied());
             let estimate = pace.estimate(behind);

@@ -1,7 +1,5 @@
 //! A write in its order: the store first, which is the truth, then the index, which follows it. Writers must be held.
 
-use std::time::Instant;
-
 use super::build::rows;
 use super::catch_up::catch_up;
 use super::{Deleted, Error, Generation};
@@ -37,7 +35,6 @@ pub(super) fn commit(
     store: &Store,
     documents: &[Document],
     vectors: Vec<Vec<Vec<f32>>>,
-    save_after: u64,
 ) -> Result<u64, Error> {
     // What the index would refuse must not be committed.
     vectors.iter().try_for_each(|pieces| generation.index().check(pieces))?;
@@ -51,47 +48,16 @@ pub(super) fn commit(
     generation.index().remove(&gone);
     let sequence = store.last_sequence()?;
     generation.set_applied(sequence);
-    keep_sound(generation, save_after);
     Ok(sequence)
 }
 
 /// Deletes documents from the store, then from the index.
-pub(super) fn delete(
-    generation: &Generation,
-    store: &Store,
-    ids: &[String],
-    save_after: u64,
-) -> Result<Deleted, Error> {
+pub(super) fn delete(generation: &Generation, store: &Store, ids: &[String]) -> Result<Deleted, Error> {
     level(generation, store)?;
     let removals = store.delete(ids)?;
     let keys: Vec<u64> = removals.iter().map(|removal| removal.removed).collect();
     generation.index().remove(&keys);
     let sequence = store.last_sequence()?;
     generation.set_applied(sequence);
-    keep_sound(generation, save_after);
     Ok(Deleted { deleted: removals.len(), sequence })
-}
-
-/// Rebuilds a graph that removals have worn, and saves an index that is far ahead of its files. The write that this
-/// follows is done, so a failure is told to the log and not to its caller.
-pub(super) fn keep_sound(generation: &Generation, save_after: u64) {
-    if generation.index().wants_rebuild() {
-        let started = Instant::now();
-        match generation.index().rebuild() {
-            Ok(()) => {
-                tracing::info!(seconds = started.elapsed().as_secs_f64(), "graph rebuilt without removed documents")
-            }
-            Err(error) => tracing::error!(%error, "the graph could not be rebuilt"),
-        }
-    }
-    if generation.untried() >= save_after {
-        save_or_log(generation);
-    }
-}
-
-/// Saves the index; that it fails is told to the log.
-pub(super) fn save_or_log(generation: &Generation) {
-    if let Err(error) = generation.save() {
-        tracing::error!(%error, "the index could not be saved; the next start encodes again what its files lack");
-    }
 }

@@ -2,14 +2,14 @@
 //!
 //! The keys of what the graph does not reach lie beside the vectors.
 
-use std::borrow::Cow;
 use std::fs::File;
+use std::io::{self, BufWriter, Write as _};
 use std::path::Path;
 use std::sync::PoisonError;
 
 use half::f16;
 use roaring::RoaringTreemap;
-use safetensors::tensor::View;
+use safetensors::tensor::{Metadata, TensorInfo};
 use safetensors::{Dtype, SafeTensors};
 
 use super::graph::Graph;
@@ -26,74 +26,31 @@ pub const VECTORS_FILE: &str = "vectors.safetensors";
 /// The file of the graph.
 pub const GRAPH_FILE: &str = "index.usearch";
 
-struct Column {
-    dtype: Dtype,
-    shape: Vec<usize>,
-    bytes: Vec<u8>,
-}
-
-impl Column {
-    fn of_keys(keys: impl Iterator<Item = u64>) -> Self {
-        let bytes: Vec<u8> = keys.flat_map(u64::to_le_bytes).collect();
-        Self { dtype: Dtype::U64, shape: vec![bytes.len() / 8], bytes }
-    }
-}
-
-impl View for Column {
-    fn dtype(&self) -> Dtype {
-        self.dtype
-    }
-
-    fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Borrowed(&self.bytes)
-    }
-
-    fn data_len(&self) -> usize {
-        self.bytes.len()
-    }
-}
-
 impl Index {
-    /// Writes both files and flushes them to the disk. Additions and removals must not run meanwhile.
+    /// Writes both files and flushes them to the disk. Additions and removals must not run until the graph is written:
+    /// `held`, which is what keeps them away, is dropped then. Of the vectors there is a snapshot.
     ///
     /// # Errors
     /// A file that cannot be written: a full disk, a folder that is gone.
-    pub fn save(&self, vectors_file: &Path, graph_file: &Path) -> Result<(), Error> {
+    pub fn save<G>(&self, vectors_file: &Path, graph_file: &Path, held: G) -> Result<(), Error> {
+        let failed = |file: &Path, reason: String| Error::File { file: file.to_path_buf(), reason };
         let (blocks, is_chunked) = {
             let vectors = self.read_vectors();
             (vectors.blocks.clone(), vectors.is_chunked())
         };
-        let mut rows: Vec<(Key, &[f32])> = blocks
-            .iter()
-            .flat_map(|block| block.keys.iter().copied().zip(block.data.chunks_exact(self.dimension)))
-            .collect();
+        let unreached = self.unreached.read().unwrap_or_else(PoisonError::into_inner).clone();
+        self.read_graph().save(graph_file)?;
+        drop(held);
+        let mut rows: Vec<(Key, &[f32])> = blocks.iter().flat_map(|block| self.rows(block)).collect();
         if is_chunked {
             // Removals leave rows in any order, and a piece's number is told by its place.
             rows.sort_unstable_by_key(|(key, _)| (key.sequence(), key.chunk()));
         }
-        let values = rows.iter().flat_map(|(_, vector)| vector.iter());
-        let (dtype, bytes) = match self.options.vectors {
-            VectorType::F32 => (Dtype::F32, values.flat_map(|value| value.to_le_bytes()).collect()),
-            VectorType::F16 => (Dtype::F16, values.flat_map(|value| f16::from_f32(*value).to_le_bytes()).collect()),
-        };
-        let unreached = self.unreached.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let columns = [
-            ("vectors", Column { dtype, shape: vec![rows.len(), self.dimension], bytes }),
-            ("sequences", Column::of_keys(rows.iter().map(|(key, _)| key.sequence()))),
-            ("unreached", Column::of_keys(unreached.iter())),
-        ];
-        let failed = |file: &Path, reason: String| Error::File { file: file.to_path_buf(), reason };
-        safetensors::serialize_to_file(columns, None, vectors_file)
+        write_vectors(vectors_file, self.options.vectors, self.dimension, &rows, &unreached)
             .map_err(|error| failed(vectors_file, error.to_string()))?;
-        self.read_graph().save(graph_file)?;
-        for file in [vectors_file, graph_file] {
-            File::open(file).and_then(|opened| opened.sync_all()).map_err(|error| failed(file, error.to_string()))?;
-        }
-        Ok(())
+        File::open(graph_file)
+            .and_then(|opened| opened.sync_all())
+            .map_err(|error| failed(graph_file, error.to_string()))
     }
 
     /// Reads both files; their contents must have been verified beforehand.
@@ -118,6 +75,53 @@ impl Index {
         *index.unreached.write().unwrap_or_else(PoisonError::into_inner) = unreached;
         Ok(index)
     }
+}
+
+/// Writes row by row what safetensors' own writer would want in memory as a whole, and flushes it.
+fn write_vectors(
+    file: &Path,
+    kind: VectorType,
+    dimension: usize,
+    rows: &[(Key, &[f32])],
+    unreached: &RoaringTreemap,
+) -> io::Result<()> {
+    let (dtype, width) = match kind {
+        VectorType::F32 => (Dtype::F32, 4),
+        VectorType::F16 => (Dtype::F16, 2),
+    };
+    let unreached_count = usize::try_from(unreached.len()).map_err(io::Error::other)?;
+    // The widest first, so that each begins where its values may lie.
+    let tensors = [
+        ("sequences", Dtype::U64, vec![rows.len()], rows.len() * 8),
+        ("unreached", Dtype::U64, vec![unreached_count], unreached_count * 8),
+        ("vectors", dtype, vec![rows.len(), dimension], rows.len() * dimension * width),
+    ];
+    let mut end = 0;
+    let described = tensors.into_iter().map(|(name, dtype, shape, bytes)| {
+        let start = end;
+        end += bytes;
+        (name.to_owned(), TensorInfo { dtype, shape, data_offsets: (start, end) })
+    });
+    let header = Metadata::new(None, described.collect()).map_err(io::Error::other)?;
+    let mut header = serde_json::to_vec(&header)?;
+    header.resize(header.len().next_multiple_of(8), b' ');
+
+    let mut out = BufWriter::with_capacity(1 << 20, File::create(file)?);
+    out.write_all(&(header.len() as u64).to_le_bytes())?;
+    out.write_all(&header)?;
+    for key in rows.iter().map(|(key, _)| key.sequence()).chain(unreached) {
+        out.write_all(&key.to_le_bytes())?;
+    }
+    let mut row = Vec::with_capacity(dimension * width);
+    for (_, vector) in rows {
+        row.clear();
+        match kind {
+            VectorType::F32 => row.extend(vector.iter().flat_map(|value| value.to_le_bytes())),
+            VectorType::F16 => row.extend(vector.iter().flat_map(|value| f16::from_f32(*value).to_le_bytes())),
+        }
+        out.write_all(&row)?;
+    }
+    out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
 }
 
 fn read_vectors(file: &Path, dimension: usize) -> Result<(Vectors, RoaringTreemap), Error> {

@@ -11,6 +11,7 @@ mod files;
 mod graph;
 mod key;
 mod reach;
+mod rebuild;
 mod saved;
 mod search;
 mod searcher;

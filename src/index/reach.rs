@@ -30,8 +30,7 @@ impl Index {
         let graph = self.read_graph();
         let mut unreached = RoaringTreemap::new();
         for block in &blocks {
-            let rows: Vec<_> = block.keys.iter().copied().zip(block.data.chunks_exact(self.dimension)).collect();
-            unreached.extend(self.unreached_of(&graph, &rows)?);
+            unreached.extend(self.unreached_of(&graph, &self.rows(block))?);
         }
         *self.unreached.write().unwrap_or_else(PoisonError::into_inner) = unreached;
         Ok(())
@@ -52,7 +51,8 @@ impl Index {
         Ok(())
     }
 
-    fn unreached_of(&self, graph: &Graph, rows: &[(Key, &[f32])]) -> Result<Vec<u64>, Error> {
+    /// Those of some vectors that a graph does not reach, by their raw keys.
+    pub(super) fn unreached_of(&self, graph: &Graph, rows: &[(Key, &[f32])]) -> Result<Vec<u64>, Error> {
         let missing = |(key, vector): &(Key, &[f32])| match self.reaches(graph, *key, vector) {
             Ok(true) => None,
             Ok(false) => Some(Ok(key.raw())),

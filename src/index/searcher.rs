@@ -12,9 +12,6 @@ use super::vectors::Vectors;
 use crate::onnx::{Runtime, TopK};
 use crate::settings::{Quantization, Settings, Similarity, VectorType};
 
-/// Share of removed vectors, in percent of those there, past which the graph is worth building anew.
-const REBUILD_PERCENT: usize = 25;
-
 /// Vectors that a graph gets one after the other: those that enter a small one together do not see each other, and some
 /// would end without an edge that leads to them.
 const FIRST: usize = 1024;
@@ -208,35 +205,6 @@ impl Index {
         }
     }
 
-    /// Nodes of the graph whose vectors were removed.
-    fn removed(&self) -> usize {
-        let nodes = self.read_graph().len();
-        nodes.saturating_sub(self.read_vectors().len())
-    }
-
-    /// Whether so many vectors were removed that the graph finds less than it should.
-    pub fn wants_rebuild(&self) -> bool {
-        let removed = self.removed();
-        removed >= 1000 && removed * 100 > self.read_vectors().len() * REBUILD_PERCENT
-    }
-
-    /// Builds the graph anew from the vectors, without the traces of removals. Searches go on with the old one;
-    /// additions and removals must not run meanwhile.
-    ///
-    /// # Errors
-    /// What usearch says; the old graph stays then.
-    pub fn rebuild(&self) -> Result<(), Error> {
-        let blocks = self.read_vectors().blocks.clone();
-        let count = blocks.iter().map(|block| block.keys.len()).sum();
-        let graph = Graph::new(self.dimension, &self.options, count)?;
-        for block in &blocks {
-            let rows: Vec<_> = block.keys.iter().copied().zip(block.data.chunks_exact(self.dimension)).collect();
-            add_to(&graph, &rows)?;
-        }
-        *self.graph.write().unwrap_or_else(PoisonError::into_inner) = graph;
-        self.verify()
-    }
-
     pub(super) fn read_graph(&self) -> std::sync::RwLockReadGuard<'_, Graph> {
         self.graph.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -271,7 +239,7 @@ fn numbered(sequences: &[u64]) -> Result<Vec<Key>, Error> {
 }
 
 /// Adds vectors to a graph with room for them, many at once where the graph is large enough for it.
-fn add_to(graph: &Graph, rows: &[(Key, &[f32])]) -> Result<(), Error> {
+pub(super) fn add_to(graph: &Graph, rows: &[(Key, &[f32])]) -> Result<(), Error> {
     let add = |(key, vector): &(Key, &[f32])| graph.add(key.raw(), vector);
     let at_once =
         if rows.len() < LEAST_PARALLEL { 0 } else { rows.len().saturating_sub(FIRST.saturating_sub(graph.len())) };

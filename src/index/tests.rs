@@ -109,7 +109,7 @@ fn documents_of_several_vectors_are_found_as_brute_force_finds_them() {
 
             let folder = tempfile::tempdir().unwrap();
             let files = [VECTORS_FILE, GRAPH_FILE].map(|name| folder.path().join(name));
-            index.save(&files[0], &files[1]).unwrap();
+            index.save(&files[0], &files[1], ()).unwrap();
             let again = Index::open(&files[0], &files[1], DIMENSION, Similarity::Dot, options(), &runtime).unwrap();
             for (sequence, pieces) in &documents {
                 for (chunk, piece) in pieces.iter().enumerate() {
@@ -117,11 +117,41 @@ fn documents_of_several_vectors_are_found_as_brute_force_finds_them() {
                 }
             }
             check_all(&again, &documents, &queries);
-            again.rebuild().unwrap();
+            again.rebuild(|| ()).unwrap();
             check_all(&again, &documents, &queries);
             Ok(())
         })
         .unwrap();
+}
+
+#[test]
+fn what_comes_and_goes_while_a_graph_is_rebuilt_is_as_it_should_be() {
+    let (index, mut documents) = (empty(&runtime()), Documents::new());
+    let vector = |sequence: u64| {
+        let at = sequence as f32;
+        vec![(at * 0.7).sin(), (at * 1.3).cos(), (at * 0.1).sin(), 1.0]
+    };
+    let pieces = |sequence: u64| {
+        if sequence.is_multiple_of(9) { vec![vector(sequence), vector(sequence + 1)] } else { vec![vector(sequence)] }
+    };
+    for sequence in 1..400 {
+        add(&index, &mut documents, sequence, &pieces(sequence));
+    }
+    let remove = |documents: &mut Documents, gone: &[u64]| {
+        index.remove(gone);
+        gone.iter().for_each(|gone| drop(documents.remove(gone)));
+    };
+    remove(&mut documents, &(1..400).step_by(3).collect::<Vec<_>>());
+    let nodes = index.read_graph().len();
+    let held = || {
+        for sequence in 400..450 {
+            add(&index, &mut documents, sequence, &pieces(sequence));
+        }
+        remove(&mut documents, &[2, 9, 200, 398, 401, 405]);
+    };
+    index.rebuild(held).unwrap();
+    assert!(index.read_graph().len() < nodes, "the new graph has no nodes of what was removed before");
+    check_all(&index, &documents, &[vector(3), vector(425), vector(9)]);
 }
 
 #[test]
@@ -167,7 +197,7 @@ fn a_check_refuses_what_an_index_would_not_open() {
     add(&index, &mut documents, 7, &[vec![1.0; DIMENSION], vec![0.5; DIMENSION]]);
     let folder = tempfile::tempdir().unwrap();
     let files = [VECTORS_FILE, GRAPH_FILE].map(|name| folder.path().join(name));
-    index.save(&files[0], &files[1]).unwrap();
+    index.save(&files[0], &files[1], ()).unwrap();
     let sound = contents(&files[0], &files[1], DIMENSION).unwrap();
     assert_eq!((sound.documents.iter().collect::<Vec<_>>(), sound.findings), (vec![7], Vec::new()));
 

@@ -4,6 +4,7 @@ mod chunks;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::*;
 use crate::corpus::Document;
@@ -124,6 +125,36 @@ fn a_save_that_fails_keeps_the_old_files_and_the_next_one_works() {
     Manifest::read(&generation).unwrap().verify(&generation).unwrap();
     assert_eq!(names(), ["checkpoint", "index-1.usearch", "manifest.json", "vectors-1.safetensors"]);
     assert_eq!(before.len(), 4);
+}
+
+#[test]
+fn a_write_does_not_wait_for_the_save_that_it_made_due() {
+    let folder = tempfile::tempdir().unwrap();
+    let machine = machine(|settings| settings.save_after = 3);
+    let retriever = retriever(folder.path(), &machine);
+    let generation = folder.path().join("generations/000001");
+    let saved = || Manifest::read(&generation).unwrap().applied_sequence;
+    done(retriever.write(vec![document("a", "one text"), document("b", "another text")])).unwrap();
+    assert_eq!(saved(), 0);
+
+    // A disk that takes nothing until somebody reads.
+    let pipe = generation.join("index-3.usearch");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let answered = runtime.block_on(async {
+        tokio::time::timeout(Duration::from_secs(60), retriever.write(vec![document("c", "a third text")])).await
+    });
+    assert_eq!(answered.unwrap().unwrap().sequence, 3);
+    assert_eq!(found(&retriever, "a third text")[0], "c");
+    // Writes wait for the graph only. What was written into the pipe is no file, and the next save makes up for it.
+    drop(std::fs::File::open(&pipe).unwrap());
+    drop(runtime);
+    assert_eq!(saved(), 0);
+    for (id, sequence) in [("d", 4), ("e", 5), ("f", 6)] {
+        assert_eq!(done(retriever.write(vec![document(id, id)])).unwrap().sequence, sequence);
+    }
+    assert_eq!(saved(), 6);
+    Manifest::read(&generation).unwrap().verify(&generation).unwrap();
 }
 
 fn fixture(checkpoint: &str) -> std::path::PathBuf {
