@@ -4,6 +4,7 @@ use std::fs::{File, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::manifest::{replace_file, sync_folder};
 use super::{Error, Manifest};
@@ -21,6 +22,8 @@ const REMOVED: &str = ".removed";
 pub(super) const HIGHEST: &str = "highest-removed";
 /// How the names of files begin that are written beside those they replace, ours and those of safetensors.
 const TEMPORARY: &str = ".tmp";
+/// How long a lock is asked for that somebody may only look at.
+const LOOK: Duration = Duration::from_secs(1);
 
 pub(super) fn io_error(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
     let path = path.to_path_buf();
@@ -60,7 +63,7 @@ impl DataFolder {
         let file = path.join(LOCK);
         let mut opened =
             File::options().create(true).truncate(false).read(true).write(true).open(&file).map_err(io_error(&file))?;
-        match opened.try_lock() {
+        match try_lock(&opened) {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let holder = std::fs::read_to_string(&file).unwrap_or_default();
@@ -240,6 +243,17 @@ pub(super) fn live(data: &Path) -> Result<Option<u64>, Error> {
         }),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(Error::Io { path: file, source }),
+    }
+}
+
+/// Takes a lock, also where somebody looks at it just now: to look is to hold it for a moment.
+fn try_lock(lock: &File) -> Result<(), TryLockError> {
+    let begun = Instant::now();
+    loop {
+        match lock.try_lock() {
+            Err(TryLockError::WouldBlock) if begun.elapsed() < LOOK => std::thread::sleep(LOOK / 20),
+            result => return result,
+        }
     }
 }
 

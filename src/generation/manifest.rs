@@ -258,7 +258,9 @@ pub(super) fn hexadecimal(bytes: &[u8]) -> String {
 /// Writes `text` beside `file`, flushes it, renames it, and flushes the folder: all of it or nothing.
 pub(crate) fn replace_file(file: &Path, text: &[u8]) -> Result<(), Error> {
     let folder = file.parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf);
-    let mut beside = tempfile::NamedTempFile::new_in(&folder).map_err(io_error(file))?;
+    // Whoever may read what lies beside it may read it too, within the umask.
+    let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o666);
+    let mut beside = tempfile::Builder::new().permissions(everybody).tempfile_in(&folder).map_err(io_error(file))?;
     beside.write_all(text).map_err(io_error(file))?;
     beside.as_file().sync_all().map_err(io_error(file))?;
     beside.persist(file).map_err(|error| Error::Io { path: file.to_path_buf(), source: error.error })?;

@@ -9,6 +9,7 @@ mod catch_up;
 mod check;
 mod error;
 mod fallback;
+mod find;
 mod folder;
 mod loaded;
 mod manifest;

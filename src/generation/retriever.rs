@@ -5,15 +5,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
-use rayon::prelude::*;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::sync::Mutex;
 
 use super::catch_up::catch_up;
+use super::find::{PATIENCE, find};
 use super::{
-    BuildProgress, DataFolder, Deleted, Embedded, Error, Fallback, Generation, GenerationInfo, Hit, Machine,
-    SearchRequest, SearchResponse, StageTimes, Status, Written, upkeep, writing,
+    BuildProgress, DataFolder, Deleted, Embedded, Error, Fallback, Generation, GenerationInfo, Machine, SearchRequest,
+    SearchResponse, StageTimes, Status, Written, upkeep, writing,
 };
 use crate::corpus::{Document, Store};
 use crate::encoder::{Encoded, Side};
@@ -173,7 +173,7 @@ impl Retriever {
             ..StageTimes::default()
         };
         let (results, search, fetch) =
-            blocking(move || find(&generation, &store, &request, &encoded.vectors, expansion)).await?;
+            blocking(move || find(&generation, &store, &request, &encoded.vectors, expansion, PATIENCE)).await?;
         (times.search, times.fetch, times.total) = (search, fetch, started.elapsed());
         let stages = [times.queue, times.tokenize, times.encode, times.search, times.fetch];
         for (stage, time) in crate::telemetry::STAGES.iter().zip(stages) {
@@ -353,45 +353,4 @@ fn overloaded(error: crate::encoder::Error) -> Error {
         crate::encoder::Error::QueueFull { .. } => Error::Overloaded { retry_after: RETRY_AFTER },
         other => Error::Encoder(other),
     }
-}
-
-/// The hits of each query, and how long searching and fetching took.
-fn find(
-    generation: &Generation,
-    store: &Store,
-    request: &SearchRequest,
-    vectors: &[Vec<f32>],
-    expansion: usize,
-) -> Result<(Vec<Vec<Hit>>, Duration, Duration), Error> {
-    let started = Instant::now();
-    let filter = request.filter.as_ref().map(|filter| store.matching(filter)).transpose()?;
-    let index = generation.index();
-    let wanted = request.k.saturating_add(request.offset).min(index.count().max(1));
-    let neighbours = |wanted: usize, vectors: &[Vec<f32>]| {
-        if request.exact {
-            return index.exact(vectors, wanted, filter.as_ref());
-        }
-        let one = |vector: &Vec<f32>| index.search(vector, wanted, expansion, filter.as_ref());
-        if vectors.len() == 1 { vectors.iter().map(one).collect() } else { vectors.par_iter().map(one).collect() }
-    };
-    let found = neighbours(wanted, vectors)?;
-    let search = started.elapsed();
-    let mut results = Vec::with_capacity(found.len());
-    for (query, mut found) in vectors.iter().zip(found) {
-        let mut documents = store.by_sequence(&found.iter().map(|neighbour| neighbour.key).collect::<Vec<_>>())?;
-        let stale = documents.iter().filter(|document| document.is_none()).count();
-        if stale > 0 {
-            // Documents that were replaced or deleted a moment ago: look a little further to fill their places.
-            found = neighbours(wanted + stale, std::slice::from_ref(query))?.pop().unwrap_or_default();
-            documents = store.by_sequence(&found.iter().map(|neighbour| neighbour.key).collect::<Vec<_>>())?;
-        }
-        let hits = found.into_iter().zip(documents).filter_map(|(neighbour, stored)| {
-            let stored = stored?;
-            let vector = if request.with_vectors { index.vector(neighbour.key, neighbour.chunk) } else { None };
-            Some(Hit { score: neighbour.score, sequence: stored.sequence, document: stored.document, vector })
-        });
-        let above = |hit: &Hit| request.min_score.is_none_or(|least| hit.score >= least);
-        results.push(hits.filter(above).skip(request.offset).take(request.k).collect());
-    }
-    Ok((results, search, started.elapsed() - search))
 }

@@ -76,6 +76,38 @@ fn a_write_that_was_committed_but_not_indexed_is_indexed_before_the_next() {
 }
 
 #[test]
+fn a_document_that_is_being_replaced_is_found_all_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let machine = machine(|_| {});
+    let retriever = retriever(folder.path(), &machine);
+    let [old, new] = ["old", "new"].map(|version| {
+        let metadata = serde_json::json!({"kind": "x", "version": version}).as_object().unwrap().clone();
+        Document { metadata, ..document("a", "one text") }
+    });
+    done(retriever.write(vec![old, document("b", "quite another text")])).unwrap();
+    let (generation, store) = (retriever.live().unwrap(), retriever.store());
+    let query = done(retriever.embed(vec!["one text".into()], crate::encoder::Side::Query)).unwrap().vectors;
+    for (filter, exact) in
+        [(None, false), (Some(r#"{"kind": "x"}"#), false), (None, true), (Some(r#"{"kind": "x"}"#), true)]
+    {
+        let filter = filter.map(|filter| crate::corpus::Filter::parse(&serde_json::from_str(filter).unwrap()).unwrap());
+        let request = SearchRequest { filter, exact, ..SearchRequest::new("one text", 1) };
+        let look = |patience| find::find(&generation, store, &request, &query, 8, patience).unwrap().0.remove(0);
+        // Between the store and the index.
+        store.write(&[document("a", "something else")]).unwrap();
+        store.write(std::slice::from_ref(&new)).unwrap();
+        assert!(look(Duration::ZERO).iter().all(|hit| hit.document.id != "a"));
+        let found = std::thread::scope(|scope| {
+            let looking = scope.spawn(|| look(Duration::from_secs(300)));
+            std::thread::sleep(Duration::from_millis(20));
+            catch_up::catch_up(&generation, store, &mut |_| {}).unwrap();
+            looking.join().unwrap()
+        });
+        assert_eq!((found.len(), found[0].document.id.as_str(), &found[0].document), (1, "a", &new));
+    }
+}
+
+#[test]
 fn what_the_index_would_refuse_is_not_committed() {
     let folder = tempfile::tempdir().unwrap();
     // Vectors of any length in a graph that holds those of length 1 only.
