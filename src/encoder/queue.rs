@@ -303,11 +303,17 @@ fn run(shared: &Shared, model: &mut Model, batch: Vec<Item>) {
                 deliver(item, vector, started, took);
             }
         }
+        // One of them may be to blame, and the others are somebody else's.
+        Err(error) if batch.len() > 1 => {
+            tracing::warn!(%error, texts = batch.len(), "a run of the encoder failed, its texts are run one by one");
+            for item in batch {
+                run(shared, model, vec![item]);
+            }
+        }
         Err(error) => {
-            tracing::error!(%error, texts = batch.len(), "the encoder failed");
-            let reason = error.to_string();
-            for item in &batch {
-                item.request.fail(Error::Onnx(crate::onnx::Error::Run { action: "encode", reason: reason.clone() }));
+            tracing::error!(%error, "the encoder failed");
+            if let Some(item) = batch.first() {
+                item.request.fail(error);
             }
         }
     }
@@ -342,12 +348,37 @@ fn deliver(item: &Item, vector: Vec<f32>, started: Instant, took: Duration) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::encoder::{Checkpoint, Overrides};
+    use crate::onnx::{Placement, Runtime};
+    use crate::settings::Precision;
 
     fn item(length: usize) -> (Item, oneshot::Receiver<Result<Encoded, Error>>) {
         let (sender, receiver) = oneshot::channel();
         let answer = Mutex::new(Answer { encoded: Encoded::default(), sender: Some(sender) });
         let request = Arc::new(Request { entered: Instant::now(), open: AtomicUsize::new(1), answer });
         (Item { request, position: 0, ids: vec![7; length] }, receiver)
+    }
+
+    #[test]
+    fn a_text_that_cannot_be_encoded_fails_alone() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/reference/bert-mean");
+        let checkpoint = Checkpoint::open(&folder, &Overrides::default()).unwrap();
+        let runtime = Runtime::load(None, 1).unwrap();
+        let mut model = Model::open(&runtime, Placement::Cpu, Precision::Auto, &checkpoint).unwrap();
+        let budgets = Budgets { queries: 100, passages: 100 };
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let shared = Shared { state: Mutex::default(), arrived: Condvar::new(), limit: 9, budgets, metrics };
+        let (mut items, mut receivers): (Vec<_>, Vec<_>) = [3, 4, 5].map(item).into_iter().unzip();
+        for item in &items {
+            item.request.answer().encoded.vectors = vec![Vec::new()];
+        }
+        // No vocabulary has it.
+        items[1].ids[0] = 1 << 30;
+        run(&shared, &mut model, items);
+        let answers: Vec<_> = receivers.iter_mut().map(|receiver| receiver.try_recv().unwrap()).collect();
+        assert_eq!(answers[0].as_ref().unwrap().vectors[0].len(), checkpoint.dimension);
+        assert!(matches!(&answers[1], Err(Error::Onnx(_))), "{:?}", answers[1]);
+        assert_eq!(answers[2].as_ref().unwrap().vectors[0].len(), checkpoint.dimension);
     }
 
     #[test]
