@@ -8,13 +8,15 @@ use std::time::{Duration, Instant};
 use rayon::prelude::*;
 
 use super::{Error, Generation, Hit, SearchRequest};
-use crate::corpus::Store;
+use crate::corpus::{Operation, Store};
 use crate::index::Neighbour;
 
 /// How long a search waits for the write under way; far more than one takes.
 pub(super) const PATIENCE: Duration = Duration::from_millis(50);
 /// How often it looks meanwhile.
 const LOOK: Duration = Duration::from_millis(1);
+/// Changes that are looked at: those of the write under way, of which a call has no more.
+const CHANGES: usize = 1024;
 
 /// The hits of each query, and how long searching and fetching took.
 pub(super) fn find(
@@ -38,9 +40,9 @@ pub(super) fn find(
             if vectors.len() == 1 { vectors.iter().map(one).collect() } else { vectors.par_iter().map(one).collect() };
         Ok(found?)
     };
-    let sequence = store.last_sequence()?;
+    let known = generation.applied().min(store.last_sequence()?);
     let mut found = neighbours(wanted, vectors)?;
-    if request.filter.is_some() && (store.last_sequence()? != sequence || generation.applied() < sequence) {
+    if request.filter.is_some() && replaced_since(store, known)? {
         // The filter knows a document by its new version where the index had its old one, or the other way round.
         wait_for_index(generation, store, patience)?;
         found = neighbours(wanted, vectors)?;
@@ -65,6 +67,12 @@ pub(super) fn find(
         results.push(hits.filter(above).skip(request.offset).take(request.k).collect());
     }
     Ok((results, search, started.elapsed() - search))
+}
+
+/// Whether a document was replaced after a sequence.
+fn replaced_since(store: &Store, sequence: u64) -> Result<bool, Error> {
+    let changes = store.changes(sequence, CHANGES)?;
+    Ok(changes.iter().any(|change| matches!(change.operation, Operation::Write { replaced: Some(_) })))
 }
 
 /// Waits until the index has what the store has now, for a generation that no write reaches any more no longer than
