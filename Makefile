@@ -16,7 +16,7 @@ BROWSER = chromium chromium-driver fonts-dejavu-core
 BINARY = $(or $(CARGO_TARGET_DIR),target)/release/anced
 
 .DEFAULT_GOAL := help
-.PHONY: help tools browser prometheus setup build serve test check-api check-image fuzz bench bench-search bench-connections bench-train bench-ablation soak clean
+.PHONY: help tools browser prometheus clock setup build serve test check-api check-image fuzz bench bench-search bench-connections bench-train bench-ablation soak clean
 
 help: ## show these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,7 +30,10 @@ setup: tools ## fetch ONNX Runtime and the checkpoint all-MiniLM-L6-v2 (GPU=1: t
 	$(PYTHON) scripts/setup.py $(SETUP_FLAGS)
 
 prometheus: ## Prometheus and promtool, for the tests of metrics and dashboards (Debian's package)
-	@scripts/prometheus
+	@scripts/unpack prometheus prometheus promtool
+
+clock: ## a library that makes clocks jump, for the tests of that (Debian's package)
+	@scripts/unpack libfaketime
 
 browser: ## Chromium and its driver, for the tests of the web page (Debian's packages)
 	@command -v chromium >/dev/null && command -v chromedriver >/dev/null \
@@ -43,7 +46,7 @@ build: tools ## compile the release binary
 serve: setup build ## serve the sample corpus on LISTEN (127.0.0.1:8080), from the data folder DATA (data)
 	$(BINARY) serve --data "$(DATA)" --listen "$(LISTEN)" --sample "$(SAMPLE)"
 
-test: setup prometheus browser ## format, lints, tests and documentation, as CI runs them
+test: setup prometheus clock browser ## format, lints, tests and documentation, as CI runs them
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(CARGO) test --locked
