@@ -6,23 +6,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
 use axum::extract::Request;
-use axum::http::{HeaderValue, Version, header};
+use axum::http::{HeaderMap, HeaderValue, Version, header};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
+use super::outgoing::Outgoing;
 use super::pace::{Paced, Unread};
 use super::places::{InReserve, Place, Places};
-use super::pulse::{Limits, Pulse, Timed};
+use super::problem::{Problem, Reason};
+use super::pulse::{Limits, Pulse};
+use super::request_id::{self, RequestId};
+use super::timed::Timed;
 use crate::settings::Settings;
 
 /// hyper takes no smaller buffer.
@@ -34,10 +38,8 @@ const STREAMS: u32 = 128;
 /// How long a stopping server waits for a request on a connection that has none.
 const LAST_CALL: Duration = Duration::from_millis(500);
 
-/// The answer to plain HTTP where TLS is spoken.
-const SPEAK_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/problem+json\r\nconnection: close\r\n\
-content-length: 147\r\n\r\n{\"type\":\"urn:anced:problem:malformed-request\",\"title\":\"The request cannot be read\",\
-\"status\":400,\"detail\":\"this port speaks TLS: ask with https://\"}";
+/// Bytes that the system holds unsent at most: with more, a slow client is not told from one that takes nothing.
+const UNSENT: u32 = 128 << 10;
 
 /// What all connections have in common.
 #[derive(Clone)]
@@ -55,8 +57,9 @@ impl Common {
     /// Serves a connection to its end.
     pub(super) async fn serve(self, stream: TcpStream, place: Place) {
         // Small answers leave without waiting for more to send.
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "TCP_NODELAY");
+        let set = stream.set_nodelay(true).and_then(|()| SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT));
+        if let Err(error) = set {
+            tracing::debug!(%error, "TCP_NODELAY, TCP_NOTSENT_LOWAT");
         }
         let ended = match self.tls.clone() {
             None => self.http1(stream, &place).await,
@@ -73,14 +76,14 @@ impl Common {
             let mut first = [0];
             if stream.peek(&mut first).await? > 0 && first[0].is_ascii_uppercase() {
                 let mut stream = stream;
-                stream.write_all(SPEAK_TLS).await?;
+                stream.write_all(speak_tls().as_bytes()).await?;
                 stream.shutdown().await?;
                 return Ok(None);
             }
             acceptor.accept(stream).await.map(Some)
         };
         let secured = tokio::select! {
-            secured = tokio::time::timeout(self.limits.head, handshake) => secured.map_err(io::Error::from)??,
+            secured = tokio::time::timeout(self.limits(place).head, handshake) => secured.map_err(io::Error::from)??,
             _ = stopping.wait_for(|stopping| *stopping) => return Ok(()),
         };
         let Some(stream) = secured else { return Ok(()) };
@@ -103,19 +106,22 @@ impl Common {
             http.max_headers(self.settings.max_headers);
         }
         let pulse = Pulse::new(self.limits(place), false);
-        let stream = TokioIo::new(self.timed(stream, &pulse));
-        let connection = http.serve_connection(stream, service_fn(self.answering(place, &pulse)));
-        drive(connection, &pulse, self.stopping).await
+        let (stream, last) = (TokioIo::new(self.timed(stream, &pulse)), Last::of(place));
+        let connection = http.serve_connection(stream, service_fn(self.answering(place, &pulse, &last)));
+        drive(connection, &pulse, &last, self.stopping).await
     }
 
     async fn http2(self, stream: impl AsyncRead + AsyncWrite + Unpin + 'static, place: &Place) -> io::Result<()> {
+        let limits = self.limits(place);
         let mut http = http2::Builder::new(TokioExecutor::new());
         http.timer(TokioTimer::new()).max_concurrent_streams(STREAMS);
         http.max_header_list_size(u32::try_from(self.settings.max_head_bytes).unwrap_or(u32::MAX));
-        let pulse = Pulse::new(self.limits(place), true);
-        let stream = TokioIo::new(self.timed(stream, &pulse));
-        let connection = http.serve_connection(stream, service_fn(self.answering(place, &pulse)));
-        drive(connection, &pulse, self.stopping).await
+        // A client that is gone without a word is found out also while all its requests wait for something else.
+        http.keep_alive_interval(limits.stall).keep_alive_timeout(limits.stall);
+        let pulse = Pulse::new(limits, true);
+        let (stream, last) = (TokioIo::new(self.timed(stream, &pulse)), Last::of(place));
+        let connection = http.serve_connection(stream, service_fn(self.answering(place, &pulse, &last)));
+        drive(connection, &pulse, &last, self.stopping).await
     }
 
     fn timed<S>(&self, stream: S, pulse: &Pulse) -> Timed<S, impl Fn() -> bool + Unpin + use<S>> {
@@ -124,11 +130,17 @@ impl Common {
     }
 
     /// Hands requests to the router, within the limits of their connection.
-    fn answering(&self, place: &Place, pulse: &Pulse) -> impl Fn(Request<Incoming>) -> Answering + Clone + use<> {
-        let (router, limits, pulse, in_reserve) =
-            (self.router.clone(), self.limits(place), pulse.clone(), place.in_reserve);
+    fn answering(
+        &self,
+        place: &Place,
+        pulse: &Pulse,
+        last: &Last,
+    ) -> impl Fn(Request<Incoming>) -> Answering + Clone + use<> {
+        let (router, limits, in_reserve) = (self.router.clone(), self.limits(place), place.in_reserve);
+        let (pulse, last) = (pulse.clone(), last.clone());
         move |request| {
             let under_way = pulse.begin();
+            last.begun();
             let (unread, version) = (Unread::default(), request.version());
             let mut request = request.map(|body| Paced::body(body, limits, unread.clone()));
             if in_reserve {
@@ -136,7 +148,7 @@ impl Common {
             }
             let answer = router.clone().oneshot(request);
             Box::pin(async move {
-                let mut answer = answer.await?.map(|body| under_way.answer(body));
+                let mut answer = answer.await?.map(|body| Outgoing::new(body, under_way));
                 // The connection ends then, and a client that is not told sends its next request into the void.
                 if unread.is_left() && version != Version::HTTP_2 {
                     answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -148,10 +160,33 @@ impl Common {
 }
 
 type Answering =
-    std::pin::Pin<Box<dyn Future<Output = Result<axum::http::Response<Body>, std::convert::Infallible>> + Send>>;
+    std::pin::Pin<Box<dyn Future<Output = Result<axum::http::Response<Outgoing>, std::convert::Infallible>> + Send>>;
 
-/// Runs a connection; when the server stops, it ends with the requests that are under way.
-async fn drive<C>(connection: C, pulse: &Pulse, mut stopping: watch::Receiver<bool>) -> io::Result<()>
+/// Says when the last request of a connection has begun: of one in the reserve that is the first.
+#[derive(Clone)]
+struct Last(Option<Arc<Notify>>);
+
+impl Last {
+    fn of(place: &Place) -> Self {
+        Self(place.in_reserve.then(Arc::default))
+    }
+
+    fn begun(&self) {
+        if let Some(notify) = &self.0 {
+            notify.notify_one();
+        }
+    }
+
+    async fn has_begun(&self) {
+        match &self.0 {
+            Some(notify) => notify.notified().await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// Runs a connection; when the server stops, or its last request has begun, it ends with those that are under way.
+async fn drive<C>(connection: C, pulse: &Pulse, last: &Last, mut stopping: watch::Receiver<bool>) -> io::Result<()>
 where
     C: GracefulConnection,
     C::Error: std::error::Error + Send + Sync + 'static,
@@ -161,6 +196,7 @@ where
         ended = connection.as_mut() => return ended.map_err(io::Error::other),
         // An error is the end of the server, too.
         _ = stopping.wait_for(|stopping| *stopping) => {}
+        () = last.has_begun() => {}
     }
     connection.as_mut().graceful_shutdown();
     loop {
@@ -172,15 +208,19 @@ where
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_refusal_of_plain_http_is_whole() {
-        let text = std::str::from_utf8(SPEAK_TLS).unwrap();
-        let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        assert!(head.contains(&format!("content-length: {}", body.len())), "{}", body.len());
-        assert_eq!(serde_json::from_str::<serde_json::Value>(body).unwrap()["status"], 400);
-    }
+/// The answer to plain HTTP where TLS is spoken.
+fn speak_tls() -> String {
+    let problem = Problem::new(Reason::MalformedRequest, "this port speaks TLS: ask with https://");
+    let id = RequestId::of(&HeaderMap::new());
+    let body = problem.details(id.as_str()).to_string();
+    format!(
+        "HTTP/1.1 400 Bad Request\r\ncontent-type: application/problem+json\r\nconnection: close\r\n\
+         {}: {}\r\ncontent-length: {}\r\n\r\n{body}",
+        request_id::HEADER,
+        id.as_str(),
+        body.len()
+    )
 }
+
+#[cfg(test)]
+mod tests;

@@ -27,6 +27,7 @@ mod ndjson;
 mod openai;
 mod openapi;
 mod origin;
+mod outgoing;
 mod outlook;
 mod pace;
 mod page;
@@ -38,6 +39,7 @@ mod request_id;
 mod router;
 mod search;
 mod serve;
+mod timed;
 mod tls;
 
 pub use app::App;

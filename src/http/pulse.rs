@@ -2,21 +2,16 @@
 //!
 //! A connection that waits too long in one of these is cut; the time that the server itself takes never counts.
 
-use std::io;
-use std::pin::Pin;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::body::{Body, Bytes, HttpBody};
-use hyper::body::{Frame, SizeHint};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 
 use crate::settings::Settings;
 
 /// How often a connection looks whether its place is wanted, and what it waits for.
-const LOOK: Duration = Duration::from_secs(5);
+pub(super) const LOOK: Duration = Duration::from_secs(5);
 
 /// How long a client may take for what.
 #[derive(Debug, Clone, Copy)]
@@ -63,18 +58,63 @@ struct State {
     limits: Limits,
     /// Several requests share the connection (HTTP/2): a byte outside of them need not be of a head.
     multiplexed: bool,
-    under_way: usize,
+    /// The requests under way by their numbers, and how their answers are taken.
+    requests: BTreeMap<u64, Taking>,
+    next: u64,
     /// Since when a head is being read.
     head_since: Option<Instant>,
     idle_since: Instant,
-    stalled_since: Option<Instant>,
-    /// By when each answer of a known length must have been taken.
-    ends: Vec<(u64, Instant)>,
-    next: u64,
+    /// Since when the socket takes nothing more.
+    unwritten_since: Option<Instant>,
+    /// Since when what the stream holds itself (TLS) could not be sent.
+    unflushed_since: Option<Instant>,
+}
+
+/// How a client takes an answer: the time in which bytes of it wait for the client counts, no other.
+#[derive(Debug, Default)]
+struct Taking {
+    waits: Option<Waits>,
+    taken: u64,
+    /// The waiting of before.
+    waited: Duration,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Waits {
+    bytes: u64,
+    since: Instant,
+    /// When some were taken last.
+    progress: Instant,
+}
+
+impl Taking {
+    fn offer(&mut self, bytes: u64) {
+        let now = Instant::now();
+        let waits = self.waits.get_or_insert(Waits { bytes: 0, since: now, progress: now });
+        waits.bytes += bytes;
+    }
+
+    fn take(&mut self, bytes: u64) {
+        self.taken += bytes;
+        let Some(waits) = &mut self.waits else { return };
+        waits.progress = Instant::now();
+        waits.bytes = waits.bytes.saturating_sub(bytes);
+        if waits.bytes == 0 {
+            self.waited += waits.since.elapsed();
+            self.waits = None;
+        }
+    }
+
+    /// Something must be taken within `stall`, and all that was so far must have come to `rate` beyond it.
+    fn deadline(&self, limits: &Limits) -> Option<Instant> {
+        let waits = self.waits?;
+        let slowest = waits.since + limits.allowed(self.taken).saturating_sub(self.waited);
+        Some(slowest.min(waits.progress + limits.stall))
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Cut {
+pub(super) enum Cut {
     /// The client says too little: the connection ends as if it had hung up.
     Silent,
     /// The client takes its answer too slowly.
@@ -87,13 +127,13 @@ impl Pulse {
         Self(Arc::new(Mutex::new(State {
             limits,
             multiplexed,
-            under_way: 0,
+            requests: BTreeMap::new(),
+            next: 0,
             // The first request is due at once.
             head_since: Some(now),
             idle_since: now,
-            stalled_since: None,
-            ends: Vec::new(),
-            next: 0,
+            unwritten_since: None,
+            unflushed_since: None,
         })))
     }
 
@@ -104,30 +144,69 @@ impl Pulse {
     /// A request begins.
     pub(super) fn begin(&self) -> UnderWay {
         let mut state = self.state();
-        state.under_way += 1;
         state.head_since = None;
         state.next += 1;
-        UnderWay { pulse: self.clone(), number: state.next }
+        let number = state.next;
+        state.requests.insert(number, Taking::default());
+        UnderWay { pulse: self.clone(), number }
+    }
+
+    /// Bytes came.
+    pub(super) fn heard(&self) {
+        let mut state = self.state();
+        if state.requests.is_empty() {
+            state.head_since.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// Notes whether the stream took bytes.
+    pub(super) fn wrote(&self, took: bool) {
+        let mut state = self.state();
+        if !took {
+            state.unwritten_since.get_or_insert_with(Instant::now);
+        } else if state.unwritten_since.take().is_some() {
+            // There is room again, so some of what the stream holds itself was sent.
+            state.unflushed_since = None;
+        }
+    }
+
+    /// Notes whether the stream sent all that it holds itself.
+    pub(super) fn flushed(&self, all: bool) {
+        let mut state = self.state();
+        if all {
+            state.unflushed_since = None;
+        } else {
+            state.unflushed_since.get_or_insert_with(Instant::now);
+        }
     }
 
     /// Whether no request is under way and nothing waits to be sent.
     pub(super) fn is_quiet(&self) -> bool {
         let state = self.state();
-        state.under_way == 0 && state.stalled_since.is_none()
+        state.requests.is_empty() && state.unsent_since().is_none()
+    }
+
+    /// When the connection is to be cut if nothing happens, and why.
+    pub(super) fn deadline(&self, pressed: bool) -> Option<(Instant, Cut)> {
+        self.state().deadline(pressed)
     }
 }
 
 impl State {
+    fn unsent_since(&self) -> Option<Instant> {
+        self.unwritten_since.into_iter().chain(self.unflushed_since).min()
+    }
+
     fn deadline(&self, pressed: bool) -> Option<(Instant, Cut)> {
-        let stalled = self.stalled_since.map(|since| since + self.limits.stall);
-        let slow = self.ends.iter().map(|(_, end)| *end).chain(stalled).min().map(|end| (end, Cut::Slow));
-        let silent = (self.under_way == 0).then(|| match self.head_since {
+        let unsent = self.unsent_since().map(|since| since + self.limits.stall);
+        let slow = self.requests.values().filter_map(|taking| taking.deadline(&self.limits)).chain(unsent).min();
+        let is_silent = self.requests.is_empty() && unsent.is_none();
+        let silent = is_silent.then(|| match self.head_since {
             Some(since) if !self.multiplexed => since + self.limits.head,
             _ if pressed => self.idle_since + self.limits.idle.min(LOOK),
             _ => self.idle_since + self.limits.idle,
         });
-        let silent = silent.map(|end| (end, Cut::Silent));
-        slow.into_iter().chain(silent).min_by_key(|(end, _)| *end)
+        slow.map(|end| (end, Cut::Slow)).or(silent.map(|end| (end, Cut::Silent)))
     }
 }
 
@@ -139,154 +218,26 @@ pub(super) struct UnderWay {
 }
 
 impl UnderWay {
-    /// The answer's body, with the time that its bytes are worth. One of unknown length may take any time as long as
-    /// the client takes what there is.
-    pub(super) fn answer(self, body: Body) -> Body {
-        if let Some(bytes) = body.size_hint().exact() {
-            let mut state = self.pulse.state();
-            let end = Instant::now() + state.limits.allowed(bytes);
-            state.ends.push((self.number, end));
+    /// So many bytes of the answer wait for the client from now on.
+    pub(super) fn offer(&self, bytes: usize) {
+        if let Some(taking) = self.pulse.state().requests.get_mut(&self.number).filter(|_| bytes > 0) {
+            taking.offer(bytes as u64);
         }
-        Body::new(AnswerBody { body, _under_way: self })
+    }
+
+    /// The client's side took so many of them.
+    pub(super) fn take(&self, bytes: usize) {
+        if let Some(taking) = self.pulse.state().requests.get_mut(&self.number) {
+            taking.take(bytes as u64);
+        }
     }
 }
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
         let mut state = self.pulse.state();
-        state.under_way -= 1;
-        state.ends.retain(|(number, _)| *number != self.number);
+        state.requests.remove(&self.number);
         state.idle_since = Instant::now();
-    }
-}
-
-struct AnswerBody {
-    body: Body,
-    _under_way: UnderWay,
-}
-
-impl HttpBody for AnswerBody {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-/// A stream that ends when its client takes too long.
-pub(super) struct Timed<S, P> {
-    stream: S,
-    pulse: Pulse,
-    alarm: Pin<Box<Sleep>>,
-    /// Whether places for connections are short.
-    pressed: P,
-}
-
-impl<S, P: Fn() -> bool> Timed<S, P> {
-    pub(super) fn new(stream: S, pulse: Pulse, pressed: P) -> Self {
-        Self { stream, pulse, alarm: Box::pin(sleep_until(Instant::now())), pressed }
-    }
-
-    /// Whether it is time to cut; wakes the connection's task when it may be.
-    fn poll_cut(&mut self, context: &mut Context<'_>) -> Poll<Cut> {
-        loop {
-            let deadline = self.pulse.state().deadline((self.pressed)());
-            let now = Instant::now();
-            if let Some((_, cut)) = deadline.filter(|(end, _)| *end <= now) {
-                tracing::debug!(?cut, "a client took too long");
-                return Poll::Ready(cut);
-            }
-            // Also where nothing is due: a request of HTTP/2 may end in a task of its own, which wakes nobody here.
-            // An alarm that is set too early costs one look; setting it anew for each request would cost more.
-            let due = deadline.map_or(now + LOOK, |(end, _)| end.min(now + LOOK));
-            let armed = self.alarm.deadline();
-            if armed <= now || armed > due {
-                self.alarm.as_mut().reset(due);
-            }
-            if self.alarm.as_mut().poll(context).is_pending() {
-                return Poll::Pending;
-            }
-        }
-    }
-
-    /// Notes how a write went and cuts it where it has waited too long.
-    fn poll_written<T>(&mut self, written: Poll<io::Result<T>>, context: &mut Context<'_>) -> Poll<io::Result<T>> {
-        if written.is_ready() {
-            self.pulse.state().stalled_since = None;
-            return written;
-        }
-        self.pulse.state().stalled_since.get_or_insert_with(Instant::now);
-        match self.poll_cut(context) {
-            Poll::Ready(_) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
-            Poll::Pending => Poll::Pending,
-        }
-    }
-}
-
-impl<S: AsyncRead + Unpin, P: Fn() -> bool + Unpin> AsyncRead for Timed<S, P> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
-        if read.is_ready() {
-            if buffer.filled().len() > before {
-                let mut state = self.pulse.state();
-                if state.under_way == 0 {
-                    state.head_since.get_or_insert_with(Instant::now);
-                }
-            }
-            return read;
-        }
-        match self.poll_cut(context) {
-            Poll::Ready(Cut::Silent) => Poll::Ready(Ok(())),
-            Poll::Ready(Cut::Slow) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
-            Poll::Pending => Poll::Pending,
-        }
-    }
-}
-
-impl<S: AsyncWrite + Unpin, P: Fn() -> bool + Unpin> AsyncWrite for Timed<S, P> {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.poll_written(written, context)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
-        self.poll_written(written, context)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flushed = Pin::new(&mut self.stream).poll_flush(context);
-        self.poll_written(flushed, context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let shut = Pin::new(&mut self.stream).poll_shutdown(context);
-        self.poll_written(shut, context)
     }
 }
 
@@ -300,59 +251,81 @@ mod tests {
         Limits::new(&settings)
     }
 
-    fn seconds_left(pulse: &Pulse, pressed: bool) -> Option<(u64, Cut)> {
-        let state = pulse.state();
-        let since = state.idle_since;
-        state.deadline(pressed).map(|(end, cut)| ((end - since + Duration::from_millis(500)).as_secs(), cut))
+    /// Whole seconds from now to the cut.
+    fn left(pulse: &Pulse, pressed: bool) -> Option<(u64, Cut)> {
+        pulse.deadline(pressed).map(|(end, cut)| ((end - Instant::now()).as_secs(), cut))
     }
 
-    #[tokio::test]
+    async fn passes(seconds: u64) {
+        tokio::time::advance(Duration::from_secs(seconds)).await;
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn each_wait_has_its_limit() {
         let pulse = Pulse::new(limits(), false);
-        assert_eq!(seconds_left(&pulse, false), Some((2, Cut::Silent)), "the first head");
+        assert_eq!(left(&pulse, false), Some((2, Cut::Silent)), "the first head");
         let request = pulse.begin();
-        assert_eq!(seconds_left(&pulse, false), None, "the server's own time");
-        let body = request.answer(Body::from(vec![0; 3000]));
-        assert_eq!(seconds_left(&pulse, false), Some((40, Cut::Slow)), "10 s and 3000 bytes at 100 a second");
+        assert_eq!(left(&pulse, false), None, "the server's own time");
+        request.offer(3000);
+        assert_eq!(left(&pulse, false), Some((10, Cut::Slow)), "an answer that nobody takes");
         assert!(!pulse.is_quiet());
-        drop(body);
+        passes(9).await;
+        request.take(2000);
+        assert_eq!(left(&pulse, false), Some((10, Cut::Slow)), "one of which some was taken");
+        passes(9).await;
+        request.take(999);
+        passes(9).await;
+        request.take(1);
+        assert_eq!(left(&pulse, false), None, "the server's own time again");
+        assert!(!pulse.is_quiet());
+        drop(request);
         assert!(pulse.is_quiet());
-        assert_eq!(seconds_left(&pulse, false), Some((50, Cut::Silent)), "between requests");
-        assert_eq!(seconds_left(&pulse, true), Some((5, Cut::Silent)), "where places are short");
-        let stream = Body::from_stream(futures_util::stream::pending::<Result<Bytes, io::Error>>());
-        let endless = pulse.begin().answer(stream);
-        assert_eq!(seconds_left(&pulse, false), None, "an answer of unknown length");
-        let since = pulse.state().idle_since;
-        pulse.state().stalled_since = Some(since);
-        assert_eq!(seconds_left(&pulse, false), Some((10, Cut::Slow)), "one that is not taken");
-        drop(endless);
+        assert_eq!(left(&pulse, false), Some((50, Cut::Silent)), "between requests");
+        assert_eq!(left(&pulse, true), Some((5, Cut::Silent)), "where places are short");
     }
 
-    #[tokio::test]
-    async fn a_connection_whose_last_request_ends_in_another_task_is_cut() {
-        use tokio::io::AsyncReadExt as _;
-        let pulse = Pulse::new(Limits { idle: Duration::from_millis(10), ..limits() }, true);
+    #[tokio::test(start_paused = true)]
+    async fn a_few_bytes_now_and_then_are_not_enough() {
+        let pulse = Pulse::new(limits(), false);
         let request = pulse.begin();
-        let (_client, stream) = tokio::io::duplex(64);
-        let mut stream = Timed::new(stream, pulse, || false);
-        tokio::spawn(async move {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-            drop(request);
-        });
-        let end = tokio::time::timeout(12 * LOOK, stream.read_u8()).await.expect("it is open still");
-        assert_eq!(end.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        request.offer(1_000_000);
+        for _ in 0..3 {
+            passes(3).await;
+            request.take(1);
+        }
+        assert_eq!(left(&pulse, false), Some((1, Cut::Slow)), "10 s and 3 bytes at 100 a second");
+        request.take(1000);
+        assert_eq!(left(&pulse, false), Some((10, Cut::Slow)), "1000 bytes more are worth 10 s");
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_holds_bytes_is_neither_quiet_nor_idle() {
+        let pulse = Pulse::new(limits(), true);
+        pulse.flushed(false);
+        passes(9).await;
+        pulse.wrote(true);
+        assert!(!pulse.is_quiet());
+        assert_eq!(left(&pulse, false), Some((1, Cut::Slow)), "bytes that it keeps itself are no progress");
+        pulse.wrote(false);
+        pulse.wrote(true);
+        assert!(pulse.is_quiet(), "there was room again");
+        pulse.wrote(false);
+        assert_eq!(left(&pulse, false), Some((10, Cut::Slow)));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn many_requests_at_once_each_have_their_limit() {
         let pulse = Pulse::new(limits(), true);
-        assert_eq!(seconds_left(&pulse, false), Some((50, Cut::Silent)), "no head is due");
-        let (long, short) =
-            (pulse.begin().answer(Body::from(vec![0; 9000])), pulse.begin().answer(Body::from("short")));
-        assert_eq!(seconds_left(&pulse, false), Some((10, Cut::Slow)));
-        drop(short);
-        assert_eq!(seconds_left(&pulse, false), Some((100, Cut::Slow)));
-        drop(long);
-        assert_eq!(seconds_left(&pulse, false), Some((50, Cut::Silent)));
+        assert_eq!(left(&pulse, false), Some((50, Cut::Silent)), "no head is due");
+        let (deaf, quick) = (pulse.begin(), pulse.begin());
+        deaf.offer(10);
+        for _ in 0..4 {
+            passes(2).await;
+            quick.offer(1000);
+            quick.take(1000);
+        }
+        assert_eq!(left(&pulse, false), Some((2, Cut::Slow)), "others that are taken change nothing");
+        drop((deaf, quick));
+        assert_eq!(left(&pulse, false), Some((50, Cut::Silent)));
     }
 }
