@@ -233,6 +233,9 @@ settings! {
         tls_key: Option<PathBuf> = None,
         /// Origins whose pages may ask (CORS), parted by commas: `https://example.org`; none by default.
         cors_origins: Option<String> = None,
+        /// Names that may be asked for beside `localhost` and addresses (Host), parted by commas; with `write_key` and
+        /// `admin_key` any name may, unless some are listed.
+        allowed_hosts: Option<String> = None,
         /// Connections at most; to each one more, all but health, metrics and the page is refused with 503.
         max_connections: usize = 4096,
         /// Requests under way at most, health and metrics not counted; each may hold a body in memory.

@@ -376,7 +376,7 @@ fn a_client_that_leaves_in_the_middle_of_a_write_leaves_the_index_whole() {
             _ => ("application/x-ndjson", lines.join("\n")),
         };
         let head = format!(
-            "POST /documents HTTP/1.1\r\nhost: a\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n",
+            "POST /documents HTTP/1.1\r\nhost: localhost\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n",
             body.len()
         );
         // The whole request, or a part of it; then gone, after a while.

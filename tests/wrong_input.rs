@@ -279,12 +279,12 @@ fn heads() -> Vec<(Vec<u8>, Expected)> {
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n".to_vec(), Parser(400)),
         (request("POST", "/search", "content-type: application/json\r\ncontent-length: 1\r\n", body), Parser(400)),
         (
-            b"POST /search HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: -1\r\n\r\n"
+            b"POST /search HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: -1\r\n\r\n"
                 .to_vec(),
             Parser(400),
         ),
         (
-            b"POST /search HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n\
+            b"POST /search HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\n\
               transfer-encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n"
                 .to_vec(),
             malformed("the body broke off"),

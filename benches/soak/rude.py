@@ -47,7 +47,7 @@ def malformed(chosen: random.Random):
 def drop(port, chosen, query):
     """Opens a connection and leaves it midway: before a request, in its head, in its body, before or in its answer."""
     body = json.dumps({"query": query, "k": 100, "include": ["vector"]}).encode()
-    head = b"POST /search HTTP/1.1\r\nhost: soak\r\ncontent-type: application/json\r\n"
+    head = b"POST /search HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
     whole = head + f"content-length: {len(body)}\r\n\r\n".encode() + body
     stop = chosen.choice([0, len(head) // 2, len(whole) - len(body) // 2, len(whole), len(whole), None])
     with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
@@ -64,7 +64,7 @@ def drop(port, chosen, query):
 def leave(port, job, seconds):
     """Hears the events of a job for so long at most, and leaves."""
     with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
-        connection.sendall(f"GET /admin/jobs/{job}/events HTTP/1.1\r\nhost: soak\r\n\r\n".encode())
+        connection.sendall(f"GET /admin/jobs/{job}/events HTTP/1.1\r\nhost: localhost\r\n\r\n".encode())
         if not connection.recv(12).startswith(b"HTTP/1.1 200"):
             raise ValueError(f"the events of {job} were refused")
         connection.settimeout(seconds)

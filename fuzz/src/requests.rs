@@ -36,7 +36,7 @@ pub fn run(input: &[u8]) {
     let Some((request, rest)) = headed(input) else { return };
     let Some((kind, body)) = headed(rest) else { return };
     let Some((method, target)) = request.split_once(' ') else { return };
-    let built = Request::builder().method(method).uri(target).header("host", "x").header("content-type", kind);
+    let built = Request::builder().method(method).uri(target).header("host", "localhost").header("content-type", kind);
     let Ok(request) = built.body(Body::from(body.to_vec())) else { return };
     WORLD.with(|shared| shared.with(REQUESTS, World::new, |world| world.ask(request)));
 }

@@ -33,6 +33,7 @@ struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "there is one, for the time that the process runs")]
 enum Verb {
     /// Serve searches, writes and the web page over HTTP.
     Serve(serve::Serve),
@@ -150,6 +151,7 @@ fn code() -> u8 {
                     http::Error::Unprotected { .. }
                         | http::Error::BadKey { .. }
                         | http::Error::BadOrigin { .. }
+                        | http::Error::BadHost { .. }
                         | http::Error::HalfTls { .. }
                 )
             );

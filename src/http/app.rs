@@ -7,6 +7,7 @@ use std::time::Instant;
 use axum::http::HeaderValue;
 use tokio::sync::Semaphore;
 
+use super::host::Names;
 use super::keys::Keys;
 use super::origin;
 use super::problem::Problem;
@@ -31,6 +32,7 @@ struct Shared {
     metrics: Arc<Metrics>,
     keys: Keys,
     origins: Vec<HeaderValue>,
+    names: Names,
     permits: Arc<Semaphore>,
     stopping: AtomicBool,
     started: Instant,
@@ -42,6 +44,7 @@ impl App {
         let keys = Keys::new(&settings);
         // `check_listen` refuses what is wrong with them before a server starts.
         let origins = origin::allowed(settings.cors_origins.as_deref()).unwrap_or_default();
+        let names = Names::new(&settings).unwrap_or_default();
         let most = settings.max_requests.min(Semaphore::MAX_PERMITS);
         Self(Arc::new(Shared {
             retriever: OnceLock::new(),
@@ -51,6 +54,7 @@ impl App {
             metrics,
             keys,
             origins,
+            names,
             permits: Arc::new(Semaphore::new(most)),
             stopping: AtomicBool::new(false),
             started: Instant::now(),
@@ -126,6 +130,11 @@ impl App {
     /// Whose pages may ask.
     pub(super) fn origins(&self) -> &[HeaderValue] {
         &self.0.origins
+    }
+
+    /// By which names it may be asked.
+    pub(super) fn names(&self) -> &Names {
+        &self.0.names
     }
 
     pub(super) fn permits(&self) -> Arc<Semaphore> {

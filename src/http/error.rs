@@ -50,6 +50,12 @@ pub enum Error {
         /// What was given.
         origin: String,
     },
+    /// A name that is none.
+    #[error("allowed_hosts: `{host}` is no name alone; write each without scheme, port and path: search.example.org")]
+    BadHost {
+        /// What was given.
+        host: String,
+    },
     /// Some requests took longer than the drain allows.
     #[error("{connections} connections were cut: their requests were not done after {seconds} s; raise drain_timeout")]
     Cut {

@@ -12,10 +12,12 @@ use super::problem::{Problem, Reason};
 ///
 /// - A request of HTTP/1.1 has exactly one Host (RFC 9112, 3.2): proxies and servers that each pick another one.
 /// - A target with an authority must name the same host; this is no proxy.
+/// - Where pages need no key, the host must be a name that the server knows.
 /// - After a chunked body the connection ends: whoever took another header for its length would send the rest of it as
 ///   the next request (RFC 9112, 6.3). The parser has taken a Content-Length beside it away before.
 pub(super) async fn check(State(app): State<App>, request: Request, next: Next) -> Response {
-    if let Some(problem) = fault(&request, app.settings().max_uri_bytes) {
+    let problem = fault(&request, app.settings().max_uri_bytes).or_else(|| app.names().fault(&request));
+    if let Some(problem) = problem {
         return problem.into_response();
     }
     let http_2 = request.version() == Version::HTTP_2;

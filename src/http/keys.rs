@@ -9,6 +9,7 @@ use subtle::{Choice, ConstantTimeEq};
 
 use super::app::App;
 use super::error::Error;
+use super::host::Names;
 use super::origin;
 use super::places::InReserve;
 use super::problem::{Problem, Reason};
@@ -110,10 +111,11 @@ pub(super) async fn guard(State((app, access)): State<(App, Access)>, request: R
 }
 
 /// Refuses to listen where others can reach the server while writes or `/admin` are open, keys that nobody can send,
-/// origins that are none, and certificates that cannot be used.
+/// origins and hosts that are none, and certificates that cannot be used.
 ///
 /// # Errors
-/// [`Error::Unprotected`], [`Error::BadKey`], [`Error::BadOrigin`], [`Error::HalfTls`] and [`Error::Tls`], which say what to set.
+/// [`Error::Unprotected`], [`Error::BadKey`], [`Error::BadOrigin`], [`Error::BadHost`], [`Error::HalfTls`] and
+/// [`Error::Tls`], which say what to set.
 pub fn check_listen(settings: &Settings) -> Result<(), Error> {
     let keys =
         [("search_key", &settings.search_key), ("write_key", &settings.write_key), ("admin_key", &settings.admin_key)];
@@ -125,6 +127,7 @@ pub fn check_listen(settings: &Settings) -> Result<(), Error> {
         }
     }
     origin::allowed(settings.cors_origins.as_deref())?;
+    Names::new(settings)?;
     Tls::open(settings)?;
     if settings.listen.ip().to_canonical().is_loopback() {
         return Ok(());

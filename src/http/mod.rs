@@ -1,8 +1,8 @@
 //! The REST API, one file a resource; problem details, keys, OpenAPI, the web page.
 //!
 //! A connection gets one of the `places`, TLS where it is set, and a `pulse` that cuts it where its client is too slow. A
-//! request passes, from the outside in: `envelope` (request id, log, trace, metrics, problem details), `origin` and
-//! `head`, the catcher of panics, `deadline`, then the guard of its route (`keys`, a bound on the requests under way),
+//! request passes, from the outside in: `envelope` (request id, log, trace, metrics, problem details), `origin`,
+//! `head` and `host`, the catcher of panics, `deadline`, then the guard of its route (`keys`, a bound on the requests under way),
 //! then its handler. A handler answers with an `Answer` or a `Problem`; both are turned into bytes in one place.
 
 mod account;
@@ -21,6 +21,7 @@ mod generations;
 mod head;
 mod health;
 mod hit;
+mod host;
 mod jobs;
 mod keys;
 mod ndjson;

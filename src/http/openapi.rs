@@ -11,6 +11,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement
 use utoipa::openapi::{Components, Content, OpenApi as Document, Ref, RefOr, Response as Answered};
 use utoipa::{OpenApi, ToSchema};
 
+use super::host::BY_ANY_NAME;
 use super::keys::Access;
 use super::page::content;
 use super::router::{Route, routes};
@@ -193,6 +194,9 @@ fn complete_operation(operation: &mut Operation, route: &Route) {
     }
     if route.method != Method::GET {
         refusals.push(("403", "A page of another origin asked"));
+    }
+    if !BY_ANY_NAME.contains(&route.path) {
+        refusals.push(("421", "Asked by a name that is not in allowed_hosts, where a key is missing"));
     }
     if route.path == "/readyz" {
         refusals.push(("503", "They are not"));

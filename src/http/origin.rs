@@ -1,6 +1,7 @@
 //! Pages of other origins: which may ask (CORS), and that the others change nothing.
 
 use axum::extract::{Request, State};
+use axum::http::uri::Authority;
 use axum::http::{HeaderName, HeaderValue, Method, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -8,6 +9,7 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use super::app::App;
 use super::error::Error;
+use super::host::authority_of;
 use super::problem::{Problem, Reason};
 use super::request_id;
 
@@ -48,15 +50,28 @@ pub(super) fn cors(origins: &[HeaderValue]) -> Option<CorsLayer> {
 /// Refuses what changes something where a browser says that a page from elsewhere asks for it: a server without keys is
 /// open to whoever sits at the machine, not to each page that they look at.
 pub(super) async fn no_foreign_writes(State(app): State<App>, request: Request, next: Next) -> Response {
-    let headers = request.headers();
-    let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
-    let is_foreign = matches!(site, Some(b"cross-site" | b"same-site"));
-    let is_allowed = headers.get(header::ORIGIN).is_some_and(|origin| app.origins().contains(origin));
-    if is_foreign && !is_allowed && !request.method().is_safe() {
+    let is_allowed = request.headers().get(header::ORIGIN).is_some_and(|origin| app.origins().contains(origin));
+    if !request.method().is_safe() && !is_allowed && is_foreign(&request) {
         let detail = "a page of another origin may not ask this; name the origin in cors_origins";
         return Problem::new(Reason::ForeignOrigin, detail).into_response();
     }
     next.run(request).await
+}
+
+/// Whether another site's page asks. Browsers say so to addresses that they trust (TLS, loopback); to the others they
+/// name the page's origin only. What is no browser says neither.
+fn is_foreign(request: &Request) -> bool {
+    let headers = request.headers();
+    if let Some(site) = headers.get("sec-fetch-site") {
+        return !matches!(site.as_bytes(), b"same-origin" | b"none");
+    }
+    let Some(origin) = headers.get(header::ORIGIN) else { return false };
+    let page = origin.to_str().ok().and_then(|origin| origin.parse::<Uri>().ok());
+    let page = page.as_ref().and_then(Uri::authority).map(Authority::as_str);
+    match (page, authority_of(request)) {
+        (Some(page), Some(asked)) => !page.eq_ignore_ascii_case(asked),
+        _ => true,
+    }
 }
 
 #[cfg(test)]

@@ -28,6 +28,7 @@ pub(super) enum Reason {
     BodyTooLarge,
     UnsupportedMediaType,
     ForeignOrigin,
+    ForeignHost,
     TooSlow,
     TargetTooLong,
     UnknownField,
@@ -42,7 +43,7 @@ pub(super) enum Reason {
 }
 
 /// The table: reason, status, the last part of the problem's type, its title.
-const TABLE: [(Reason, StatusCode, &str, &str); 24] = [
+const TABLE: [(Reason, StatusCode, &str, &str); 25] = [
     (Reason::MalformedRequest, StatusCode::BAD_REQUEST, "malformed-request", "The request cannot be read"),
     (Reason::MalformedJson, StatusCode::BAD_REQUEST, "malformed-json", "The body is not JSON"),
     (Reason::Unauthorized, StatusCode::UNAUTHORIZED, "unauthorized", "A key is needed"),
@@ -56,6 +57,7 @@ const TABLE: [(Reason, StatusCode, &str, &str); 24] = [
     (Reason::BodyTooLarge, StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", "The body is too large"),
     (Reason::UnsupportedMediaType, StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "Not in this format"),
     (Reason::ForeignOrigin, StatusCode::FORBIDDEN, "foreign-origin", "Not for pages of other origins"),
+    (Reason::ForeignHost, StatusCode::MISDIRECTED_REQUEST, "foreign-host", "Not by this name"),
     (Reason::TooSlow, StatusCode::REQUEST_TIMEOUT, "too-slow", "The request came too slowly"),
     (Reason::TargetTooLong, StatusCode::URI_TOO_LONG, "target-too-long", "The target is too long"),
     (Reason::UnknownField, StatusCode::UNPROCESSABLE_ENTITY, "unknown-field", "A field is unknown"),

@@ -51,7 +51,7 @@ async fn a_body_past_the_limit_is_read_to_its_refusal() {
     let running = start(Settings { max_body_bytes: 1 << 20, ..Settings::default() }).await;
     let body = vec![b' '; 10 << 20];
     let head = format!(
-        "POST /search HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        "POST /search HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
         body.len()
     );
     let answer = exchange(running.address, &[head.as_bytes(), &body].concat()).await;
@@ -64,7 +64,7 @@ async fn who_leaves_a_body_unread_says_that_the_connection_ends() {
     let running = start(Settings::default()).await;
     let post = |path: &str, kind: &str, body: &str| {
         format!(
-            "POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n{body}",
+            "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n{body}",
             body.len()
         )
     };
@@ -87,7 +87,8 @@ async fn slow_heads_and_slow_bodies_are_given_up() {
     let running = start(Settings { request_timeout: 1, ..Settings::default() }).await;
     let head = exchange(running.address, b"GET /healthz HT").await;
     assert!(head.is_empty() || head.starts_with("HTTP/1.1 4"), "{head}");
-    let head = b"POST /search HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{";
+    let head =
+        b"POST /search HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{";
     let answer = exchange(running.address, head).await;
     assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("request_timeout"), "{answer}");
 }
@@ -96,7 +97,8 @@ async fn slow_heads_and_slow_bodies_are_given_up() {
 async fn a_request_under_way_holds_the_stop_no_longer_than_the_drain() {
     let running = start(Settings { drain_timeout: 1, ..Settings::default() }).await;
     let mut stream = TcpStream::connect(running.address).await.unwrap();
-    let head = b"POST /search HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{";
+    let head =
+        b"POST /search HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{";
     stream.write_all(head).await.unwrap();
     tokio::time::sleep(Duration::from_millis(200)).await;
     running.stop.send(()).unwrap();
@@ -108,7 +110,8 @@ async fn a_request_under_way_holds_the_stop_no_longer_than_the_drain() {
 async fn a_request_under_way_is_answered_while_draining() {
     let running = start(Settings::default()).await;
     let mut stream = TcpStream::connect(running.address).await.unwrap();
-    let head = b"POST /search HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 14\r\n\r\n";
+    let head =
+        b"POST /search HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 14\r\n\r\n";
     stream.write_all(head).await.unwrap();
     tokio::time::sleep(Duration::from_millis(200)).await;
     running.stop.send(()).unwrap();
