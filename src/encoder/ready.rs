@@ -57,7 +57,7 @@ impl From<&Settings> for EncoderOptions {
 #[derive(Debug)]
 pub struct Encoder {
     checkpoint: Checkpoint,
-    text: TextEncoder,
+    text: Arc<TextEncoder>,
     queue: Queue,
     placement: Placement,
     precision: &'static str,
@@ -76,7 +76,7 @@ impl Encoder {
         metrics: &Arc<Metrics>,
     ) -> Result<Self, Error> {
         let checkpoint = Checkpoint::open(folder, &options.overrides)?;
-        let text = TextEncoder::open(&checkpoint, checkpoint.max_seq_length)?;
+        let text = Arc::new(TextEncoder::open(&checkpoint, checkpoint.max_seq_length)?);
         let placement = runtime.place(options.device)?;
         let model = Model::open(runtime, placement, options.precision, &checkpoint)?;
         let dimension = model.dimension();
@@ -113,7 +113,12 @@ impl Encoder {
     /// # Errors
     /// A full queue (queries only), a tokenizer or runtime that fails, a closed encoder.
     pub async fn encode(&self, texts: Vec<String>, side: Side) -> Result<Encoded, Error> {
-        self.submit(&texts, side)?.await.map_err(|_| Error::Closed)?
+        let started = Instant::now();
+        let ids = match (side, texts.len()) {
+            (Side::Query, ..=1) => self.text.tokenize(&texts, side)?,
+            _ => self.apart(move |text| text.tokenize(&texts, side)).await?,
+        };
+        self.queue.submit(ids, side, started.elapsed())?.await.map_err(|_| Error::Closed)?
     }
 
     /// As [`encode`](Self::encode), for threads outside the asynchronous runtime.
@@ -121,7 +126,9 @@ impl Encoder {
     /// # Errors
     /// As [`encode`](Self::encode).
     pub fn encode_blocking(&self, texts: Vec<String>, side: Side) -> Result<Encoded, Error> {
-        self.submit(&texts, side)?.blocking_recv().map_err(|_| Error::Closed)?
+        let started = Instant::now();
+        let ids = self.text.tokenize(&texts, side)?;
+        self.queue.submit(ids, side, started.elapsed())?.blocking_recv().map_err(|_| Error::Closed)?
     }
 
     /// Encodes documents, each in as many pieces as the checkpoint cuts it into: `[documents][pieces][dimension]`.
@@ -129,7 +136,9 @@ impl Encoder {
     /// # Errors
     /// As [`encode`](Self::encode).
     pub async fn encode_passages(&self, texts: &[String]) -> Result<Vec<Vec<Vec<f32>>>, Error> {
-        let (counts, receiver) = self.submit_passages(texts)?;
+        let (started, texts) = (Instant::now(), texts.to_vec());
+        let pieces = self.apart(move |text| text.pieces(&texts)).await?;
+        let (counts, receiver) = self.submit_pieces(pieces, started)?;
         Ok(by_document(receiver.await.map_err(|_| Error::Closed)??, &counts))
     }
 
@@ -138,22 +147,29 @@ impl Encoder {
     /// # Errors
     /// As [`encode`](Self::encode).
     pub fn encode_passages_blocking(&self, texts: &[String]) -> Result<Vec<Vec<Vec<f32>>>, Error> {
-        let (counts, receiver) = self.submit_passages(texts)?;
+        let started = Instant::now();
+        let (counts, receiver) = self.submit_pieces(self.text.pieces(texts)?, started)?;
         Ok(by_document(receiver.blocking_recv().map_err(|_| Error::Closed)??, &counts))
     }
 
-    fn submit_passages(&self, texts: &[String]) -> Result<(Vec<usize>, Answer), Error> {
-        let started = Instant::now();
-        let pieces = self.text.pieces(texts)?;
+    fn submit_pieces(&self, pieces: Vec<Vec<Vec<u32>>>, started: Instant) -> Result<(Vec<usize>, Answer), Error> {
         let counts = pieces.iter().map(Vec::len).collect();
         let answer = self.queue.submit(pieces.into_iter().flatten().collect(), Side::Passage, started.elapsed())?;
         Ok((counts, answer))
     }
 
-    fn submit(&self, texts: &[String], side: Side) -> Result<Answer, Error> {
-        let started = Instant::now();
-        let ids = self.text.tokenize(texts, side)?;
-        self.queue.submit(ids, side, started.elapsed())
+    /// Tokenises on a thread that may be held up: many texts, or long ones, take longer than other requests may wait.
+    async fn apart<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&TextEncoder) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let text = Arc::clone(&self.text);
+        match tokio::task::spawn_blocking(move || work(&text)).await {
+            Ok(result) => result,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            // The runtime is going down.
+            Err(_) => Err(Error::Closed),
+        }
     }
 
     /// As [`encode_blocking`](Self::encode_blocking), for texts that were tokenised before.
