@@ -3,9 +3,12 @@
 
 mod common;
 
+use std::io::Write as _;
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::corpus::wait_for;
+use common::raw::posted;
 use common::{Ending, Server, outcome};
 use serde_json::{Value, json};
 
@@ -100,4 +103,28 @@ fn a_stop_under_writes_keeps_what_was_answered() {
     let (documents, indexed) = counts(&server);
     assert_eq!(documents, indexed);
     assert!(server.stop().success());
+}
+
+#[test]
+fn a_hang_up_ends_nothing_and_a_second_stop_ends_at_once() {
+    let data = tempfile::tempdir().unwrap();
+    let mut server = Server::start_with(data.path(), &["--drain-timeout", "600", "--stall-timeout", "600"]);
+    server.signal("HUP");
+    wait_for("the line", || server.log().contains("SIGHUP: there is no certificate"));
+    assert!(server.is_alive() && server.get("/healthz").status == 200);
+
+    // A request whose body never ends holds the stop up.
+    let mut stream = TcpStream::connect(("127.0.0.1", server.port())).unwrap();
+    let whole = posted("/search", "", br#"{"query": "a"}"#);
+    stream.write_all(&whole[..whole.len() - 1]).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    server.signal("TERM");
+    wait_for("the drain", || server.log().contains("draining"));
+    server.signal("HUP");
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    assert!(server.is_alive(), "{}", server.log());
+    server.signal("TERM");
+    assert_eq!(server.wait().code(), Some(1), "{}", server.log());
+    assert!(server.log().contains("a second time"), "{}", server.log());
+    drop(stream);
 }

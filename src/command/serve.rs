@@ -1,12 +1,12 @@
 //! `anced serve`: the server.
 
 use std::path::{Path, PathBuf};
-use std::pin::pin;
 use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Args;
 use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::import::import;
 use super::index::build_and_publish;
@@ -46,7 +46,7 @@ impl Serve {
 }
 
 async fn serve(settings: &Arc<Settings>, sample: Option<PathBuf>) -> anyhow::Result<()> {
-    let stop = stop_signal()?;
+    let mut signals = Signals::new()?;
     let listener = TcpListener::bind(settings.listen).await.with_context(|| {
         format!(
             "cannot listen on {}: is another server running there? choose another address with --listen",
@@ -79,18 +79,24 @@ async fn serve(settings: &Arc<Settings>, sample: Option<PathBuf>) -> anyhow::Res
     let mut prepared = None;
     let refreshing = app.clone();
     let shutdown = async {
-        let mut stop = pin!(stop);
         tokio::select! {
-            () = &mut stop => {}
+            () = signals.stop() => {}
             result = &mut preparing => {
                 let failed = !matches!(result, Ok(Ok(_)));
                 prepared = Some(result);
                 if failed {
                     return;
                 }
-                stop.await;
+                signals.stop().await;
             }
         }
+        tokio::spawn(async move {
+            signals.stop().await;
+            tracing::error!(
+                "told to stop a second time: ending at once; the next start makes up for what is not saved"
+            );
+            crate::system::exit_at_once(1);
+        });
         tracing::info!("stopping: requests under way are answered, new ones refused");
         if let Some(refresh) = refreshing.refresh() {
             // Its end also ends the answers to those who listen to it.
@@ -194,15 +200,29 @@ fn describe(retriever: &Retriever, url: String) {
     }
 }
 
-/// Ends when the process is asked to stop: SIGINT or SIGTERM.
-fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
-    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
-    Ok(async move {
+/// The signals that tell the process what to do.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    /// Heeded by the server; held here so that one which comes before, or after, does not end the process.
+    _hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        let listen = |kind, name| signal(kind).with_context(|| format!("cannot listen for {name}"));
+        Ok(Self {
+            interrupt: listen(SignalKind::interrupt(), "SIGINT")?,
+            terminate: listen(SignalKind::terminate(), "SIGTERM")?,
+            _hangup: listen(SignalKind::hangup(), "SIGHUP")?,
+        })
+    }
+
+    /// Ends when the process is asked to stop: SIGINT or SIGTERM.
+    async fn stop(&mut self) {
         tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
         }
-    })
+    }
 }

@@ -17,7 +17,7 @@ use super::error::Error;
 use super::places::Places;
 use super::pulse::Limits;
 use super::router::router;
-use super::tls::Tls;
+use super::tls::{self, Tls};
 
 /// How long no connection is taken after one could not be: descriptors come back when connections end.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -40,7 +40,7 @@ pub async fn serve(listener: TcpListener, app: App, shutdown: impl Future<Output
         tls: tls.as_ref().map(Tls::acceptor).transpose()?,
         stopping,
     };
-    let watched = tls.map(|tls| tokio::spawn(tls.watch()));
+    let watched = tokio::spawn(tls::watch(tls));
 
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
@@ -79,9 +79,7 @@ pub async fn serve(listener: TcpListener, app: App, shutdown: impl Future<Output
 
     app.stop();
     drop(listener);
-    if let Some(watched) = watched {
-        watched.abort();
-    }
+    watched.abort();
     let allowance = Duration::from_secs(app.settings().drain_timeout);
     tracing::info!(connections = connections.len(), "draining");
     stop.send_replace(true);

@@ -93,32 +93,35 @@ impl Tls {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::replace(&mut *seen, digest) != digest
     }
+}
 
-    /// Looks at the files every few seconds and at each SIGHUP, for ever.
-    pub(super) async fn watch(self: Arc<Self>) {
-        use tokio::signal::unix::{SignalKind, signal};
-        let mut hangup = match signal(SignalKind::hangup()) {
-            Ok(hangup) => Some(hangup),
-            Err(error) => {
-                tracing::warn!(%error, "cannot listen for SIGHUP; the certificate's files are looked at all the same");
-                None
+/// Heeds each SIGHUP, and looks at the files every few seconds, for ever.
+pub(super) async fn watch(tls: Option<Arc<Tls>>) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut hangup = match signal(SignalKind::hangup()) {
+        Ok(hangup) => Some(hangup),
+        Err(error) => {
+            tracing::warn!(%error, "cannot listen for SIGHUP; a certificate's files are looked at all the same");
+            None
+        }
+    };
+    loop {
+        let asked = async {
+            match hangup.as_mut() {
+                Some(hangup) => hangup.recv().await,
+                None => std::future::pending().await,
             }
         };
-        loop {
-            let asked = async {
-                match hangup.as_mut() {
-                    Some(hangup) => hangup.recv().await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                () = tokio::time::sleep(LOOK) => {}
-                _ = asked => tracing::info!("SIGHUP: looking at the certificate"),
-            }
-            let tls = Arc::clone(&self);
-            if let Err(error) = tokio::task::spawn_blocking(move || tls.refresh()).await {
-                tracing::error!(%error, "the look at the certificate failed");
-            }
+        tokio::select! {
+            () = tokio::time::sleep(LOOK) => {}
+            _ = asked => match tls {
+                Some(_) => tracing::info!("SIGHUP: looking at the certificate"),
+                None => tracing::info!("SIGHUP: there is no certificate to look at, nothing changes"),
+            },
+        }
+        let Some(tls) = tls.clone() else { continue };
+        if let Err(error) = tokio::task::spawn_blocking(move || tls.refresh()).await {
+            tracing::error!(%error, "the look at the certificate failed");
         }
     }
 }
