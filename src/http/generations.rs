@@ -169,6 +169,8 @@ pub(super) async fn list(State(app): State<App>) -> Result<Answer<GenerationsAns
             content_type = "application/problem+json"),
         (status = 409, description = "It is live already, it cannot be loaded, it cannot keep up with the writes, or another \
             one is being made live or removed; the live one stays live", body = super::openapi::ProblemDetails,
+            content_type = "application/problem+json"),
+        (status = 507, description = "No room to write; the live one stays live", body = super::openapi::ProblemDetails,
             content_type = "application/problem+json")
     )
 )]

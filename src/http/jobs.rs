@@ -295,7 +295,8 @@ pub(super) async fn cancel(State(app): State<App>, JobId(id): JobId) -> Result<A
     responses(
         (status = 202, description = "It runs; Location leads to it", body = StartedAnswer),
         (status = 404, description = "No such job", body = super::openapi::ProblemDetails, content_type = "application/problem+json"),
-        (status = 409, description = "One runs already, or this one came to its end", body = super::openapi::ProblemDetails, content_type = "application/problem+json")
+        (status = 409, description = "One runs already, or this one came to its end", body = super::openapi::ProblemDetails, content_type = "application/problem+json"),
+        (status = 507, description = "The disk is too small", body = super::openapi::ProblemDetails, content_type = "application/problem+json")
     )
 )]
 pub(super) async fn resume(State(app): State<App>, JobId(id): JobId) -> Result<Response, Problem> {

@@ -70,6 +70,11 @@ async fn every_operation_tells_its_answers_and_its_key() {
             }
         }
     }
+    for path in
+        ["/documents", "/feedback", "/admin/refresh", "/admin/jobs/{id}/resume", "/admin/generations/{number}/activate"]
+    {
+        assert!(document["paths"][path]["post"]["responses"].get("507").is_some(), "{path}");
+    }
     let schemes = document["components"]["securitySchemes"].as_object().unwrap();
     assert!(schemes.values().all(|scheme| scheme["scheme"] == "bearer") && schemes.len() == 3);
 }
