@@ -238,7 +238,8 @@ settings! {
         allowed_hosts: Option<String> = None,
         /// Connections at most; to each one more, all but health, metrics and the page is refused with 503.
         max_connections: usize = 4096,
-        /// Requests under way at most, health and metrics not counted; each may hold a body in memory.
+        /// Requests under way at most, health and metrics not counted; their bodies hold 256 KiB of memory for each
+        /// of them at most, all together.
         max_requests: usize = 2048,
         /// Bytes of a request's head at most.
         max_head_bytes: usize = 64 << 10,
@@ -256,6 +257,8 @@ settings! {
         min_rate: u64 = 1024,
         /// Bytes of a request's body at most; a stream of NDJSON may be longer, a line of it not.
         max_body_bytes: usize = 8 << 20,
+        /// Bytes of an answer at most: a page of documents ends before, a search that finds more is refused.
+        max_answer_bytes: usize = 64 << 20,
         /// Hits that one query may ask for, `offset` included.
         max_hits: usize = 10_000,
         /// Queries or texts in one request at most.
@@ -319,6 +322,7 @@ impl Settings {
             ("max_hits", self.max_hits),
             ("max_batch", self.max_batch),
             ("max_body_bytes", self.max_body_bytes),
+            ("max_answer_bytes", self.max_answer_bytes),
             ("max_query_chars", self.max_query_chars),
             ("keep_generations", self.keep_generations),
             ("max_connections", self.max_connections),

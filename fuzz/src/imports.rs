@@ -58,5 +58,5 @@ fn twice(store: &Store, folder: &Path, name: &str, contents: &[u8]) {
 }
 
 fn everything(store: &Store) -> Vec<StoredDocument> {
-    store.list(None, usize::MAX).unwrap()
+    store.list(None, usize::MAX, usize::MAX).unwrap().0
 }

@@ -208,6 +208,8 @@ pub(super) async fn delete_many(
 }
 
 /// List documents
+///
+/// A page of large documents may hold fewer than `limit`; it is the last one only where `next` is null.
 #[utoipa::path(
     get,
     path = "/documents",
@@ -223,9 +225,10 @@ pub(super) async fn list(
     if !(1..=MOST_LISTED).contains(&limit) {
         return Err(Problem::field("limit", format_args!("{limit} is not within 1 to {MOST_LISTED}")));
     }
-    let listed = app.blocking(move |retriever| retriever.store().list(parameters.after.as_deref(), limit + 1)).await?;
-    let more = listed.len() > limit;
-    let documents: Vec<_> = listed.into_iter().take(limit).map(|stored| stored.document).collect();
+    let (after, bytes) = (parameters.after, app.settings().max_answer_bytes);
+    let listed = app.blocking(move |retriever| retriever.store().list(after.as_deref(), limit, bytes)).await?;
+    let (listed, more) = listed;
+    let documents: Vec<_> = listed.into_iter().map(|stored| stored.document).collect();
     let next = documents.last().filter(|_| more).map(|document| document.id.clone());
     Ok(Answer::new(DocumentsPage { documents, next }))
 }

@@ -160,7 +160,8 @@ async fn answer(app: &App, body: SearchBody) -> Result<Answer<SearchAnswer>, Pro
     let (asked, began) = (asked(&request, app.settings()), Instant::now());
     let response = app.retriever()?.search(request).await?;
     let searched = Searched { began, times: response.times, asked };
-    Ok(Answer::from_search(response.generation, searched, SearchAnswer::new(response, batch, &parts)))
+    let answer = Answer::from_search(response.generation, searched, SearchAnswer::new(response, batch, &parts));
+    Ok(answer.at_most(app.settings().max_answer_bytes))
 }
 
 /// What the log of slow queries tells of a request.

@@ -93,23 +93,30 @@ impl Store {
         })
     }
 
-    /// Up to `limit` documents whose ids come after `after`, ordered by the bytes of their ids.
+    /// Up to `limit` documents whose ids come after `after`, ordered by the bytes of their ids, and whether more come
+    /// after them. They end before they take more than `bytes` as JSON, but for the first.
     ///
     /// # Errors
     /// The store cannot be read.
-    pub fn list(&self, after: Option<&str>, limit: usize) -> Result<Vec<StoredDocument>, Error> {
+    pub fn list(&self, after: Option<&str>, limit: usize, bytes: usize) -> Result<(Vec<StoredDocument>, bool), Error> {
         self.read("list documents", |transaction| {
             // LMDB takes no empty key, and every id comes after the empty one.
             let after = after.filter(|id| !id.is_empty());
             let start = after.map_or(Bound::Unbounded, |id| Bound::Excluded(clipped(id)));
             let ids = self.tables.ids.range(transaction, &(start, Bound::Unbounded))?;
-            ids.take(limit)
-                .map(|entry| {
-                    let (sequence, _) = number(entry?.1)?;
-                    self.at(transaction, sequence)?
-                        .ok_or_else(|| damaged(format!("no document of sequence {sequence}")))
-                })
-                .collect()
+            let (mut listed, mut left) = (Vec::new(), bytes);
+            for entry in ids {
+                let (sequence, _) = number(entry?.1)?;
+                let json = self.tables.documents.get(transaction, &sequence.to_be_bytes())?;
+                let json = json.ok_or_else(|| damaged(format!("no document of sequence {sequence}")))?;
+                let fits = listed.is_empty() || json.len() <= left;
+                if listed.len() == limit || !fits {
+                    return Ok((listed, true));
+                }
+                left = left.saturating_sub(json.len());
+                listed.push(stored(sequence, json)?);
+            }
+            Ok((listed, false))
         })
     }
 

@@ -70,8 +70,23 @@ fn a_refused_document_keeps_all_of_its_call_out() {
     let error = store.write(&[plain("a", ""), plain(&"x".repeat(501), "")]).unwrap_err().to_string();
     assert!(error.contains("500 bytes"), "{error}");
     assert_eq!(store.count().unwrap(), 0);
-    assert_eq!(store.list(Some(&"x".repeat(5000)), 10).unwrap(), []);
+    assert_eq!(store.list(Some(&"x".repeat(5000)), 10, 1000).unwrap(), (vec![], false));
     assert_eq!(store.document(&"x".repeat(5000)).unwrap(), None);
+}
+
+#[test]
+fn a_list_ends_before_it_is_too_large() {
+    let (_folder, store) = open();
+    let documents: Vec<Document> = (0..5).map(|at| plain(&at.to_string(), &"x".repeat(1000))).collect();
+    store.write(&documents).unwrap();
+    let one = serde_json::to_string(&documents[0]).unwrap().len();
+    for (bytes, count) in [(0, 1), (one, 1), (2 * one - 1, 1), (2 * one, 2), (5 * one - 1, 4), (5 * one, 5)] {
+        let (listed, more) = store.list(None, 10, bytes).unwrap();
+        assert_eq!((listed.len(), more), (count, count < 5), "{bytes} bytes");
+    }
+    let (listed, more) = store.list(Some("0"), 3, usize::MAX).unwrap();
+    assert_eq!((listed.len(), more), (3, true));
+    assert!(!store.list(Some("1"), 3, usize::MAX).unwrap().1);
 }
 
 #[test]
@@ -236,11 +251,13 @@ proptest! {
         let live = live(&store);
         prop_assert_eq!(live.iter().map(|(id, (_, d))| (id.clone(), d.clone())).collect::<BTreeMap<_, _>>(), model.clone());
         prop_assert_eq!(store.count().unwrap(), model.len() as u64);
-        let listed: Vec<Document> = store.list(None, 100).unwrap().into_iter().map(|found| found.document).collect();
+        let listed: Vec<Document> = store.list(None, 100, usize::MAX).unwrap().0.into_iter().map(|found| found.document).collect();
         prop_assert_eq!(&listed, &model.values().cloned().collect::<Vec<_>>());
         if let Some(first) = listed.first() {
-            let rest: Vec<Document> = store.list(Some(&first.id), 2).unwrap().into_iter().map(|found| found.document).collect();
+            let (rest, more) = store.list(Some(&first.id), 2, usize::MAX).unwrap();
+            let rest: Vec<Document> = rest.into_iter().map(|found| found.document).collect();
             prop_assert_eq!(&rest[..], &listed[1..listed.len().min(3)]);
+            prop_assert_eq!(more, listed.len() > 3);
         }
 
         let mut replayed: BTreeMap<u64, String> = BTreeMap::new();
