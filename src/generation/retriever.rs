@@ -303,13 +303,9 @@ impl Retriever {
             .collect())
     }
 
-    /// Brings the gauges of disk, generation and index up to date; called before they are read.
+    /// Brings the gauges of generation and index up to date; called before they are read.
     pub fn observe(&self) {
         let metrics = &self.metrics;
-        if let Ok((free, size)) = crate::system::disk_bytes(self.data.path()) {
-            metrics.disk_free.set(i64::try_from(free).unwrap_or(i64::MAX));
-            metrics.disk_size.set(i64::try_from(size).unwrap_or(i64::MAX));
-        }
         let live = self.live.load_full();
         let Some(generation) = live.as_deref() else { return };
         metrics.live_generation.set(i64::try_from(generation.number()).unwrap_or(i64::MAX));

@@ -150,6 +150,19 @@ impl App {
         self.0.retriever.get().ok_or_else(|| crate::generation::Error::NotReady.into())
     }
 
+    /// Brings the gauges up to date that are read, not counted: of the disk from the start on, an import may fill it.
+    /// Blocking.
+    pub(super) fn observe(&self) {
+        let metrics = self.metrics();
+        if let Ok((free, size)) = crate::system::disk_bytes(&self.settings().data) {
+            metrics.disk_free.set(i64::try_from(free).unwrap_or(i64::MAX));
+            metrics.disk_size.set(i64::try_from(size).unwrap_or(i64::MAX));
+        }
+        if let Ok(retriever) = self.retriever() {
+            retriever.observe();
+        }
+    }
+
     /// Whether searches are answered.
     pub(super) fn ready(&self) -> bool {
         !self.stopping() && self.retriever().is_ok_and(|retriever| retriever.ready())

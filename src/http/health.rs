@@ -53,9 +53,11 @@ pub(super) async fn ready(State(app): State<App>) -> Result<Answer<Health>, Prob
     responses((status = 200, description = "The exposition format, version 0.0.4", body = String, content_type = "text/plain"))
 )]
 pub(super) async fn metrics(State(app): State<App>) -> Result<Response, Problem> {
-    if let Ok(retriever) = app.retriever() {
-        retriever.observe();
-    }
-    let text = app.metrics().text().map_err(Problem::internal)?;
+    // The disk and locks may be waited for.
+    let text = tokio::task::spawn_blocking(move || {
+        app.observe();
+        app.metrics().text()
+    });
+    let text = text.await.map_err(Problem::internal)?.map_err(Problem::internal)?;
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
 }

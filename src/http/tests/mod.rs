@@ -1,6 +1,7 @@
 //! Requests against a server that has no generation yet: all that is refused before a search begins.
 
 mod api;
+mod health;
 mod hosts;
 mod keys;
 mod limits;
