@@ -5,8 +5,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use axum::http::HeaderValue;
-use tokio::sync::Semaphore;
 
+use super::admission::Doors;
 use super::host::Names;
 use super::keys::Keys;
 use super::origin;
@@ -33,7 +33,7 @@ struct Shared {
     keys: Keys,
     origins: Vec<HeaderValue>,
     names: Names,
-    permits: Arc<Semaphore>,
+    doors: Doors,
     stopping: AtomicBool,
     started: Instant,
 }
@@ -45,7 +45,7 @@ impl App {
         // `check_listen` refuses what is wrong with them before a server starts.
         let origins = origin::allowed(settings.cors_origins.as_deref()).unwrap_or_default();
         let names = Names::new(&settings).unwrap_or_default();
-        let most = settings.max_requests.min(Semaphore::MAX_PERMITS);
+        let doors = Doors::new(&settings);
         Self(Arc::new(Shared {
             retriever: OnceLock::new(),
             refresh: OnceLock::new(),
@@ -55,7 +55,7 @@ impl App {
             keys,
             origins,
             names,
-            permits: Arc::new(Semaphore::new(most)),
+            doors,
             stopping: AtomicBool::new(false),
             started: Instant::now(),
         }))
@@ -137,8 +137,8 @@ impl App {
         &self.0.names
     }
 
-    pub(super) fn permits(&self) -> Arc<Semaphore> {
-        self.0.permits.clone()
+    pub(super) fn doors(&self) -> &Doors {
+        &self.0.doors
     }
 
     pub(super) fn uptime_seconds(&self) -> u64 {

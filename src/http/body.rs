@@ -1,17 +1,21 @@
 //! Bodies in: bounded, of the right type, and every fault named with its place.
 
-use axum::body::{Body, BodyDataStream};
+use axum::body::{Body, BodyDataStream, Bytes};
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, header};
+use bytes::BytesMut;
 use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
 
 use super::app::App;
 use super::pace::TooSlow;
-use super::problem::{Problem, Reason};
+use super::problem::{Problem, Reason, shortened};
 
 /// Bytes read past a refused body at most, so that a client which is still sending gets to read the refusal.
 const MOST_DISCARDED: usize = 64 << 20;
+
+/// Characters of a name that a detail repeats at most.
+const NAME_CHARS: usize = 100;
 
 /// A JSON object as a body.
 #[derive(Debug)]
@@ -25,7 +29,8 @@ impl<T: DeserializeOwned> FromRequest<App> for JsonBody<T> {
         if kind != MediaType::Json {
             return Err(unsupported("the body's type must be application/json"));
         }
-        let bytes = read(request.into_body(), app.settings().max_body_bytes).await?;
+        // It is there already, and was let in.
+        let bytes = read(request.into_body(), app.settings().max_body_bytes, |_| Ok(())).await?;
         parse(&bytes).map(Self)
     }
 }
@@ -72,20 +77,32 @@ pub(super) fn broken(error: impl std::error::Error + 'static) -> Problem {
     }
 }
 
-/// The whole body, `limit` bytes at most.
-pub(super) async fn read(body: Body, limit: usize) -> Result<Vec<u8>, Problem> {
-    let mut bytes = Vec::new();
+/// The whole body, `limit` bytes at most; `room` is asked for each part.
+pub(super) async fn read(
+    body: Body,
+    limit: usize,
+    mut room: impl FnMut(usize) -> Result<(), Problem>,
+) -> Result<Bytes, Problem> {
+    let mut bytes = BytesMut::new();
     let mut chunks = body.into_data_stream();
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk.map_err(broken)?;
-        if chunk.len() > limit - bytes.len() {
-            drop(bytes);
+        let taken = match chunk.len() > limit - bytes.len() {
+            true => Err(too_large("the body", limit)),
+            false => room(chunk.len()),
+        };
+        if let Err(problem) = taken {
+            drop((bytes, chunk));
             discard(chunks).await;
-            return Err(too_large("the body", limit));
+            return Err(problem);
         }
-        bytes.extend_from_slice(&chunk);
+        // A body in one part stays where it is.
+        match bytes.is_empty() {
+            true => bytes = chunk.into(),
+            false => bytes.extend_from_slice(&chunk),
+        }
     }
-    Ok(bytes)
+    Ok(bytes.freeze())
 }
 
 async fn discard(mut chunks: BodyDataStream) {
@@ -128,16 +145,18 @@ fn refusal(path: &str, error: &serde_json::Error) -> Problem {
 
 /// A value that does not fit its field, in serde's words.
 pub(super) fn field_refusal(path: &str, text: &str) -> Problem {
-    let mut problem = match path {
-        "." | "" => Problem::new(Reason::InvalidField, text),
-        path => Problem::field(path, text),
+    let Some(rest) = text.strip_prefix("unknown field `") else {
+        return match path {
+            "." | "" => Problem::new(Reason::InvalidField, text),
+            path => Problem::field(path, text),
+        };
     };
-    if text.starts_with("unknown field") {
-        problem.reason = Reason::UnknownField;
-        problem.field = text.split('`').nth(1).map(|name| match path.rsplit_once('.') {
-            Some((parent, last)) if last == name && !parent.is_empty() => format!("{parent}.{name}"),
-            _ => name.to_owned(),
-        });
-    }
-    problem
+    let (name, expected) = rest.split_once('`').unwrap_or((rest, ""));
+    // Where the path ends with the name itself, of any length, the rule comes before it.
+    let parent = path.strip_suffix(name).filter(|parent| parent.is_empty() || parent.ends_with('.'));
+    let parent = parent.unwrap_or(path).trim_end_matches('.');
+    let place = if parent.is_empty() { String::new() } else { format!("{}: ", shortened(parent, NAME_CHARS)) };
+    let detail = format!("{place}unknown field `{}`{expected}", shortened(name, NAME_CHARS));
+    let field = if parent.is_empty() { name.to_owned() } else { format!("{parent}.{name}") };
+    Problem::new(Reason::UnknownField, detail).at(&field)
 }

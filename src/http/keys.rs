@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Response};
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
+use super::admission::admit;
 use super::app::App;
 use super::error::Error;
 use super::host::Names;
@@ -85,7 +86,7 @@ fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
 }
 
-/// Guards a route: the key first, then a place among the requests under way.
+/// Guards a route: the key first, then the way in.
 pub(super) async fn guard(State((app, access)): State<(App, Access)>, request: Request, next: Next) -> Response {
     if !app.keys().allow(access, bearer(request.headers())) {
         let detail = match access {
@@ -104,10 +105,10 @@ pub(super) async fn guard(State((app, access)): State<(App, Access)>, request: R
     if app.stopping() {
         return Problem::stopping().into_response();
     }
-    let Ok(_place) = app.permits().try_acquire_owned() else {
-        return Problem::new(Reason::QueueFull, "too many requests are under way; try again in 1 s").into_response();
-    };
-    next.run(request).await
+    match admit(&app, request).await {
+        Ok((request, _admitted)) => next.run(request).await,
+        Err(problem) => problem.into_response(),
+    }
 }
 
 /// Refuses to listen where others can reach the server while writes or `/admin` are open, keys that nobody can send,

@@ -2,11 +2,12 @@
 //!
 //! A connection gets one of the `places`, TLS where it is set, and a `pulse` that cuts it where its client is too slow. A
 //! request passes, from the outside in: `envelope` (request id, log, trace, metrics, problem details), `origin`,
-//! `head` and `host`, the catcher of panics, `deadline`, then the guard of its route (`keys`, a bound on the requests under way),
-//! then its handler. A handler answers with an `Answer` or a `Problem`; both are turned into bytes in one place.
+//! `head` and `host`, the catcher of panics, `deadline`, then the guard of its route (`keys`, then `admission`: its body and
+//! a place among those at work), then its handler. A handler answers with an `Answer` or a `Problem`; both are turned into bytes in one place.
 
 mod account;
 mod admin;
+mod admission;
 mod answer;
 mod app;
 mod body;

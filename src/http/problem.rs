@@ -120,7 +120,7 @@ impl Problem {
         let wait = reason.rejection().map(|_| Duration::from_secs(1));
         Self {
             reason,
-            detail: shortened(detail.into()),
+            detail: shortened(&detail.into(), DETAIL_CHARS),
             field: None,
             cause: None,
             members: Vec::new(),
@@ -129,9 +129,16 @@ impl Problem {
     }
 
     /// A field that breaks a rule; `rule` reads on after the field's name.
-    pub(super) fn field(field: impl Into<String>, rule: impl std::fmt::Display) -> Self {
-        let field = field.into();
-        Self { field: Some(field.clone()), ..Self::new(Reason::InvalidField, format!("{field}: {rule}")) }
+    pub(super) fn field(field: impl AsRef<str>, rule: impl std::fmt::Display) -> Self {
+        let field = field.as_ref();
+        let place = shortened(field, DETAIL_CHARS / 2);
+        Self::new(Reason::InvalidField, format!("{place}: {rule}")).at(field)
+    }
+
+    /// Names the field at fault.
+    pub(super) fn at(mut self, field: &str) -> Self {
+        self.field = Some(shortened(field, DETAIL_CHARS));
+        self
     }
 
     /// A failure of ours: the log gets the cause, the client does not.
@@ -253,12 +260,12 @@ impl From<corpus::Error> for Problem {
     }
 }
 
-fn shortened(mut detail: String) -> String {
-    if let Some((end, _)) = detail.char_indices().nth(DETAIL_CHARS) {
-        detail.truncate(end);
-        detail.push('…');
+/// The first `most` characters of a text.
+pub(super) fn shortened(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
     }
-    detail
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use axum::body::{Body, Bytes};
 use axum::http::StatusCode;
 use axum::routing;
 use futures_util::stream;
+use tokio::task::JoinHandle;
 
 use super::super::router::surrounded;
 use super::*;
@@ -79,6 +80,20 @@ async fn details_do_not_repeat_megabytes() {
 }
 
 #[tokio::test]
+async fn an_unknown_field_of_any_length_is_told_shortly() {
+    let server = server(Settings::default());
+    let long = "ä".repeat(1_000_000);
+    for body in [format!(r#"{{"{long}": 1}}"#), format!(r#"{{"documents": [{{"id": "a", "{long}": 1}}]}}"#)] {
+        let path = if body.starts_with(r#"{"documents"#) { "/documents" } else { "/search" };
+        let seen = post(&server, path, body).await;
+        assert_eq!(seen.json()["type"], "urn:anced:problem:unknown-field");
+        assert!(seen.bytes.len() < 4000, "{} bytes", seen.bytes.len());
+        assert!(seen.detail().contains("unknown field `ä") && seen.detail().contains("expected"), "{}", seen.detail());
+        assert!(seen.json()["field"].as_str().unwrap().contains("ää"));
+    }
+}
+
+#[tokio::test]
 async fn an_answer_that_takes_too_long_is_given_up() {
     let app = app(Settings { request_timeout: 1, ..Settings::default() });
     let slow = Router::new().route("/slow", routing::get(|| tokio::time::sleep(Duration::from_secs(3600))));
@@ -119,18 +134,47 @@ async fn a_connection_of_the_reserve_gets_health_and_refusals() {
     }
 }
 
+/// Sends the head of a request whose body does not come.
+async fn announce(server: &Router, path: &'static str, kind: &'static str) -> JoinHandle<Seen> {
+    let server = server.clone();
+    let body = Body::from_stream(stream::pending::<Result<Bytes, std::io::Error>>());
+    let asked = tokio::spawn(async move { send(&server, path, kind, body).await });
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+    asked
+}
+
 #[tokio::test]
 async fn a_full_house_turns_away_all_but_health() {
-    let app = app(Settings::default());
-    let permits = app.permits();
-    let all = permits.available_permits();
-    let held = permits.try_acquire_many(u32::try_from(all).unwrap()).unwrap();
-    let server = router(app.clone());
-    let seen = get(&server, "/search?q=a").await;
-    assert_eq!(seen.json()["type"], "urn:anced:problem:queue-full");
-    assert_eq!(seen.header("retry-after"), "1");
+    let server = server(Settings { max_requests: 1, ..Settings::default() });
+    let held = announce(&server, "/documents", "application/x-ndjson").await;
+    for seen in [get(&server, "/search?q=a").await, post(&server, "/search", r#"{"query": "a"}"#).await] {
+        assert_eq!(seen.json()["type"], "urn:anced:problem:queue-full");
+        assert_eq!(seen.header("retry-after"), "1");
+    }
     assert_eq!(get(&server, "/healthz").await.status, StatusCode::OK);
-    assert!(get(&server, "/metrics").await.text().contains("anced_rejected_requests_total{reason=\"queue_full\"} 1"));
-    drop(held);
+    assert!(get(&server, "/metrics").await.text().contains("anced_rejected_requests_total{reason=\"queue_full\"} 2"));
+    held.abort();
+    assert!(held.await.is_err());
     assert_eq!(get(&server, "/search?q=a").await.json()["type"], "urn:anced:problem:not-ready");
+}
+
+#[tokio::test]
+async fn bodies_that_do_not_come_keep_nobody_out() {
+    let server = server(Settings { max_requests: 4, ..Settings::default() });
+    for _ in 0..20 {
+        announce(&server, "/search", "application/json").await;
+    }
+    // Those that are worked on while they come take half of the places at most.
+    let streams = [
+        announce(&server, "/documents", "application/x-ndjson").await,
+        announce(&server, "/documents", "application/x-ndjson").await,
+    ];
+    assert!(streams.iter().all(|stream| !stream.is_finished()));
+    let third = send(&server, "/documents", "application/x-ndjson", "{}").await;
+    assert_eq!(third.json()["type"], "urn:anced:problem:queue-full");
+    for seen in [get(&server, "/search?q=a").await, post(&server, "/search", r#"{"query": "a"}"#).await] {
+        assert_eq!(seen.json()["type"], "urn:anced:problem:not-ready", "{}", seen.text());
+    }
 }
