@@ -264,3 +264,42 @@ fn what_measures_worse_is_kept_and_not_live() {
     assert_eq!(server.delete("/admin/generations/2").status, 200);
     assert!(!shown(&server));
 }
+
+/// Makes the store say that a job was cut off, as a server that is killed before a swap leaves it.
+fn cut_off(data: &Path, id: &str) {
+    let store = anced::corpus::Store::open(&data.join("store")).unwrap();
+    let records = store.jobs().unwrap();
+    let records = records.iter().map(|record| serde_json::from_str::<Value>(record).unwrap());
+    let mut job = records.into_iter().find(|job| job["id"] == id).unwrap();
+    job["state"] = json!("stopped");
+    store.put_job(id, &job.to_string()).unwrap();
+}
+
+#[test]
+fn a_job_that_goes_on_late_is_compared_with_what_is_live_by_then() {
+    let folder = data();
+    let server = Server::start(folder.path());
+    let late = start(&server, &settings(2));
+    assert_eq!(ended(&server, &late)["state"], "done");
+    assert!(server.stop().success());
+    // As if it had been cut off before its generation was live. It would not pass a gate again.
+    cut_off(folder.path(), &late);
+    std::fs::write(folder.path().join("LIVE"), "1\n").unwrap();
+    let file = folder.path().join("jobs").join(&late).join("settings.json");
+    let mut strict: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    strict["tolerance"] = json!(-1);
+    std::fs::write(&file, strict.to_string()).unwrap();
+
+    let server = Server::start(folder.path());
+    assert_eq!(ended(&server, &start(&server, &settings(2)))["state"], "done");
+    assert_eq!(live(&server), 3);
+    resume(&server, &late);
+    let rejected = ended(&server, &late);
+    assert_eq!((&rejected["state"], &rejected["generation"]), (&json!("rejected"), &json!(2)), "{rejected}");
+    assert!(rejected["reason"].as_str().unwrap().contains("generation 3 has"), "{rejected}");
+    assert_eq!(live(&server), 3);
+    let told = events(&server, &late);
+    let since = told.iter().rposition(|event| event["event"] == "started").unwrap();
+    assert!(!kinds(&told[since..]).contains(&"step"), "only the gate is asked again: {:?}", kinds(&told[since..]));
+    assert_eq!(server.get("/admin/generations").json()["generations"][1]["status"], "rejected");
+}

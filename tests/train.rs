@@ -129,6 +129,32 @@ fn a_killed_run_goes_on_to_the_same_end() {
 }
 
 #[test]
+fn a_run_that_came_to_its_end_is_not_trained_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path();
+    prepared(data);
+    let first = events(&train(data, &["--tolerance", "1"]));
+    let names = std::fs::read_dir(data.join("jobs")).unwrap();
+    let job = names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).next().unwrap();
+    let live = || std::fs::read_to_string(data.join("LIVE")).unwrap();
+    // Cut off before its generation was live.
+    std::fs::write(data.join("LIVE"), "1\n").unwrap();
+    let again = events(&train(data, &["--tolerance", "1", "--resume", &job]));
+    assert_eq!(again, of(&first, "done").into_iter().cloned().collect::<Vec<_>>());
+    assert_eq!(live(), "2\n");
+    assert_eq!(events(&train(data, &["--tolerance", "1", "--resume", &job])), again, "live already");
+
+    // Another one is live by now.
+    events(&train(data, &["--tolerance", "1"]));
+    assert_eq!(live(), "3\n");
+    let late = events(&train(data, &["--tolerance", "-1", "--resume", &job]));
+    assert!(of(&late, "step").is_empty(), "{late:?}");
+    let done = of(&late, "done")[0];
+    assert_eq!((&done["generation"], &done["live"], &done["published"]), (&json!(2), &json!(3), &json!(false)));
+    assert_eq!(live(), "3\n");
+}
+
+#[test]
 fn what_cannot_be_trained_is_told() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path();

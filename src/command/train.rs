@@ -1,5 +1,6 @@
 //! `anced train`: ANCE rounds, and a generation of what they made.
 
+mod done;
 mod notes;
 mod show;
 
@@ -9,12 +10,12 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use clap::Args;
-use serde_json::json;
 
-use self::show::{Show, among, line};
+use self::done::Done;
+use self::show::Show;
 use super::child::{self, Stop};
 use super::{Engine, print};
-use crate::ance::{self, Event, Gate, Leave, Outcome, Plan, Run, Texts, Verdict};
+use crate::ance::{self, Event, Gate, Leave, Outcome, Plan, Run, Texts};
 use crate::encoder::{EncoderOptions, Overrides};
 use crate::generation::{DataFolder, Machine, Manifest, Origin, Standing, build_from};
 use crate::settings::{Settings, TrainArgs};
@@ -55,14 +56,15 @@ impl Train {
         if self.resume.is_some() && !(is_name && folder.is_dir()) {
             anyhow::bail!("{}: no such run; `anced train` without --resume starts one", folder.display());
         }
-        let made = self
-            .train(&data, &settings, &folder, plan.clone(), &Stop::default())
+        let done = self
+            .train(&data, &settings, &folder, &plan, &Stop::default())
             .with_context(|| format!("go on with --resume {job}"))?;
-        tidy(&folder, &plan, Leave::Candidates);
-        if made.verdict.published {
-            data.set_live(made.number)?;
+        // Before what it needs to go on is removed: cut off in between, it is made live by the next try.
+        if done.published {
+            data.set_live(done.generation)?;
         }
-        self.report(&made)
+        tidy(&folder, &plan, Leave::Candidates);
+        self.report(&done)
     }
 
     /// Trains beside the server that holds the data folder. It only reads the store, and leaves it to the server to make
@@ -72,32 +74,41 @@ impl Train {
         let folder = data.join("jobs").join(job);
         let settings = child::settings(&folder)?;
         let plan = Plan::from_settings(&settings)?;
-        if let Some(done) = notes::done(&folder) {
-            // It came to its end before, and only the server did not hear of it.
-            tidy(&folder, &plan, Leave::Notes);
-            return print(&done);
-        }
         let data = DataFolder::open(data)?;
         // Only now: opening the store takes the lock of its writers for a moment, and the server may be waiting for it.
         if let Err(error) = crate::system::lowest_priority() {
             tracing::warn!(%error, "training runs at the priority of the server");
         }
-        let made = self.train(&data, &settings, &folder, plan.clone(), &stop)?;
+        let done = self.train(&data, &settings, &folder, &plan, &stop)?;
         // Nobody looks after the folders of a server's jobs: they must not fill the disk.
         tidy(&folder, &plan, Leave::Notes);
-        self.report(&made)
+        self.report(&done)
     }
 
+    /// Trains to the end. Of a run that came there before, and was not heard of, only the gate's verdict may have to be
+    /// given again: it is about the generation that was live then.
     fn train(
         &self,
         data: &DataFolder,
         settings: &Settings,
         folder: &Path,
-        plan: Plan,
+        plan: &Plan,
         stop: &Stop,
-    ) -> anyhow::Result<Made> {
+    ) -> anyhow::Result<Done> {
         let _turn = child::turn(data.path(), stop)?;
         let machine = Machine::new(settings, Arc::new(Metrics::new()?))?;
+        let mut show = Show::new(self.json);
+        let gate = |round| Gate { measure: plan.measure, tolerance: settings.tolerance, round };
+        if let Some(done) = notes::done(folder)? {
+            if done.holds(data.live()?) {
+                return Ok(done);
+            }
+            let gate = gate(done.best_round);
+            let verdict = gate.judge(data, done.generation, &machine, &mut |event| show.event(&event))?;
+            let done = done.judged(verdict);
+            notes::set_done(folder, &done)?;
+            return Ok(done);
+        }
         let parent = notes::parent(data, folder)?;
         let (source, overrides) = source(data, parent, settings)?;
         let machine = machine.with_overrides(overrides.clone());
@@ -108,7 +119,6 @@ impl Train {
         if let Some(parent) = parent {
             run = run.from_generation(&data.generation(parent));
         }
-        let mut show = Show::new(self.json);
         let outcome = run.train(&mut |event| {
             stop.heed(&event);
             show.event(&event)?;
@@ -119,32 +129,15 @@ impl Train {
         let origin = Origin { checkpoint: &outcome.checkpoint, parent, known: known.as_ref(), standing };
         let number = build_best(data, folder, &outcome, &origin, &machine, &mut show)?;
         stop.check()?;
-        let gate = Gate { measure: plan.measure, tolerance: settings.tolerance, round: outcome.best_round };
+        let gate = gate(outcome.best_round);
         let verdict = gate.judge(data, number, &machine, &mut |event| show.event(&event))?;
-        let made = Made { outcome, number, verdict };
-        notes::set_done(folder, &made.json()?)?;
-        Ok(made)
+        let done = Done::new(outcome, number, verdict);
+        notes::set_done(folder, &done)?;
+        Ok(done)
     }
 
-    fn report(&self, made: &Made) -> anyhow::Result<()> {
-        if self.json {
-            return print(&made.json()?);
-        }
-        let Made { outcome, number, verdict: Verdict { reason, .. } } = made;
-        // Beside training a round may be passed over.
-        let unmeasured = if outcome.candidates.is_empty() { "no dev queries" } else { "not measured" };
-        for (round, means) in outcome.measures.iter().enumerate() {
-            let means = means.as_ref().map_or_else(|| unmeasured.into(), line);
-            let in_turn = round.checked_sub(1).filter(|_| outcome.candidates.is_empty());
-            let overlap = in_turn.and_then(|round| outcome.overlap.get(round)).copied().flatten();
-            let overlap = overlap.map_or_else(String::new, |share| format!("  {}", among(share)));
-            print(&format!("round {round}: {means}{overlap}"))?;
-        }
-        for (used, share) in outcome.candidates.iter().zip(&outcome.overlap) {
-            let share = share.map_or_else(String::new, |share| format!("  {}", among(share)));
-            print(&format!("from step {}: candidates of round {}{share}", used.from_step + 1, used.round))?;
-        }
-        print(&format!("generation {number} from round {}: {reason}", outcome.best_round))
+    fn report(&self, done: &Done) -> anyhow::Result<()> {
+        if self.json { print(&done.json()?) } else { done.print() }
     }
 }
 
@@ -152,32 +145,6 @@ impl Train {
 fn tidy(folder: &Path, plan: &Plan, leave: Leave) {
     if let Err(error) = ance::clean_up(folder, plan, leave) {
         tracing::warn!(%error, "what training needs no more stays on the disk");
-    }
-}
-
-/// What a run made.
-struct Made {
-    outcome: Outcome,
-    number: u64,
-    verdict: Verdict,
-}
-
-impl Made {
-    fn json(&self) -> anyhow::Result<String> {
-        let Self { outcome, number, verdict } = self;
-        Ok(serde_json::to_string(&json!({
-            "event": "done",
-            "generation": number,
-            "published": verdict.published,
-            "reason": verdict.reason,
-            "best_round": outcome.best_round,
-            "measures": verdict.new,
-            "live": verdict.live,
-            "live_measures": verdict.live_measures,
-            "rounds": outcome.measures,
-            "overlap": outcome.overlap,
-            "candidates": outcome.candidates,
-        }))?)
     }
 }
 

@@ -42,6 +42,14 @@ pub enum Error {
          made live by hand only"
     )]
     NotPassed(u64),
+    /// A refresh makes a generation live that was compared with the live one.
+    #[error("generation {number} was compared with another one than generation {live}, which is live now")]
+    NotCompared {
+        /// Which.
+        number: u64,
+        /// The live one.
+        live: u64,
+    },
     /// Writes come faster than the new generation takes them.
     #[error(
         "generation {number} cannot catch up: writes come faster than it encodes them, {behind} were missing at the end; \

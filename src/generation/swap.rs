@@ -30,8 +30,12 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 pub enum Initiator {
     /// A person: any generation will do, and none is removed.
     Person,
-    /// A refresh: one that did not pass the gate is refused, and old ones are removed afterwards (`keep_generations`).
-    Refresh,
+    /// A refresh: one that did not pass the gate, or passed it against another generation than the live one, is refused;
+    /// old ones are removed afterwards (`keep_generations`).
+    Refresh {
+        /// The generation that it was compared with; none where none was live.
+        compared: Option<u64>,
+    },
 }
 
 /// How a change to another generation went.
@@ -94,7 +98,7 @@ impl Retriever {
     ///
     /// # Errors
     /// [`Error::SwapRunning`], [`Error::AlreadyLive`], [`Error::UnknownGeneration`], [`Error::NotPassed`],
-    /// [`Error::Overtaken`], and whatever keeps the generation from being loaded; the live one stays live then.
+    /// [`Error::NotCompared`], [`Error::Overtaken`], and whatever keeps the generation from being loaded; the live one stays live then.
     pub async fn activate(self: &Arc<Self>, number: u64, initiator: Initiator) -> Result<SwapReport, Error> {
         let turn = self.turn()?;
         let retriever = Arc::clone(self);
@@ -123,8 +127,13 @@ impl Retriever {
         if !folder.is_dir() {
             return Err(Error::UnknownGeneration(number));
         }
-        if initiator == Initiator::Refresh && Manifest::read(&folder)?.status != Standing::Ready {
-            return Err(Error::NotPassed(number));
+        if let Initiator::Refresh { compared } = initiator {
+            if compared != Some(previous.number()) {
+                return Err(Error::NotCompared { number, live: previous.number() });
+            }
+            if Manifest::read(&folder)?.status != Standing::Ready {
+                return Err(Error::NotPassed(number));
+            }
         }
         let result = self.change_over(&previous, number);
         let outcome = if result.is_ok() { "done" } else { "failed" };
@@ -142,7 +151,7 @@ impl Retriever {
         // No writer gets to it any more. What its files lack now, a roll-back would have to encode again.
         upkeep::save_or_log(&previous, || ());
         let_go(previous);
-        if initiator == Initiator::Refresh {
+        if matches!(initiator, Initiator::Refresh { .. }) {
             report.removed = self.keep_newest(self.machine.keep_generations);
         }
         self.show_measures();

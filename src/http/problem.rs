@@ -228,6 +228,7 @@ impl From<generation::Error> for Problem {
             | generation::Error::SwapRunning
             | generation::Error::Live(_)
             | generation::Error::NotPassed(_)
+            | generation::Error::NotCompared { .. }
             | generation::Error::Overtaken { .. } => Self::new(Reason::Conflict, error.to_string()),
             generation::Error::Corpus(error) => error.into(),
             generation::Error::Io { ref source, .. } if is_full(source) => {

@@ -18,6 +18,9 @@ use crate::telemetry::REFRESH_PHASES;
 const TURN: Duration = Duration::from_millis(200);
 const TURNS: u32 = 600;
 
+/// What became of a job, and why.
+type End = (State, Option<String>);
+
 impl Refresh {
     /// From the start of the process to what became of the job.
     pub(super) async fn work(
@@ -25,22 +28,42 @@ impl Refresh {
         running: &Arc<Running>,
         mut wishes: watch::Receiver<Wish>,
         settings: &Settings,
-    ) -> (State, Option<String>) {
+    ) -> End {
+        loop {
+            let made = match self.train(running, &mut wishes, settings).await {
+                Ok(done) => self.conclude(running, done).await,
+                Err(end) => return end,
+            };
+            if let Some(end) = made {
+                return end;
+            }
+            // Somebody made another generation live since the process compared: it does so again, and no more.
+            tracing::info!(job = running.id, "another generation is live than the one that was compared with");
+        }
+    }
+
+    /// Runs the process to its end, and returns its last words where it came to a generation.
+    async fn train(
+        &self,
+        running: &Arc<Running>,
+        wishes: &mut watch::Receiver<Wish>,
+        settings: &Settings,
+    ) -> Result<Done, End> {
         let child = match process::start(&self.0.data, &running.id, settings) {
             Ok(child) => child,
-            Err(error) => return (State::Failed, Some(error.to_string())),
+            Err(error) => return Err((State::Failed, Some(error.to_string()))),
         };
         let mut done = None;
         let hear = |line: &str| done = self.hear(running, line).or(done.take());
-        let ended = process::watch(child, &mut wishes, self.0.limits, hear).await;
+        let ended = process::watch(child, wishes, self.0.limits, hear).await;
         let (status, broke) = match ended {
             Ok(ended) => (Ok(ended.status), ended.broke),
             Err(error) => (Err(error), None),
         };
         let wish = *wishes.borrow();
-        match (status, done, wish) {
+        Err(match (status, done, wish) {
             (_, _, Wish::Cancel) => (State::Cancelled, Some("cancelled".into())),
-            (Ok(status), Some(done), _) if status.success() => self.conclude(running, done).await,
+            (Ok(status), Some(done), _) if status.success() => return Ok(done),
             (_, _, Wish::Stop) => (State::Stopped, Some("the server stopped".into())),
             (Ok(_), _, _) if broke.is_some() => (State::Failed, broke),
             (Ok(status), _, _) => {
@@ -49,7 +72,7 @@ impl Refresh {
                 (state, Some(process::last_words(&self.0.data, &running.id, status)))
             }
             (Err(error), _, _) => (State::Failed, Some(format!("the training process was lost: {error}"))),
-        }
+        })
     }
 
     /// Takes note of a line of the process; returns its last words.
@@ -96,18 +119,18 @@ impl Refresh {
         }
     }
 
-    /// Makes live what the process made, unless the gate says no.
-    async fn conclude(&self, running: &Running, done: Done) -> (State, Option<String>) {
+    /// Makes live what the process made, unless the gate says no; none where the gate has to be asked again.
+    async fn conclude(&self, running: &Running, done: Done) -> Option<End> {
         if !done.published {
-            return (State::Rejected, Some(done.reason));
+            return Some((State::Rejected, Some(done.reason)));
         }
-        let number = done.generation;
+        let (number, initiator) = (done.generation, Initiator::Refresh { compared: done.live });
         running.job().phase = Some("swap".into());
         self.show_phase("swap");
         let started = Instant::now();
         let mut turns = 0;
         let swapped = loop {
-            match self.0.retriever.activate(number, Initiator::Refresh).await {
+            match self.0.retriever.activate(number, initiator).await {
                 Err(generation::Error::SwapRunning) if turns < TURNS => {
                     turns += 1;
                     tokio::time::sleep(TURN).await;
@@ -117,7 +140,7 @@ impl Refresh {
         };
         let seconds = started.elapsed().as_secs_f64();
         self.0.metrics.refresh_phase_duration.with_label_values(&["swap"]).observe(seconds);
-        match swapped {
+        Some(match swapped {
             Ok(report) => {
                 let told = json!({
                     "event": "live",
@@ -132,12 +155,13 @@ impl Refresh {
                 (State::Done, Some(done.reason))
             }
             Err(generation::Error::AlreadyLive(_)) => (State::Done, Some(done.reason)),
+            Err(generation::Error::NotCompared { .. }) => return None,
             Err(generation::Error::Stopping) => {
                 let reason = format!("the server stopped before generation {number} was live");
                 (State::Stopped, Some(reason))
             }
             Err(error) => (State::Failed, Some(format!("generation {number} is built, but not live: {error}"))),
-        }
+        })
     }
 
     pub(super) fn end(&self, running: &Running, state: State, reason: Option<String>) {

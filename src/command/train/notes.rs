@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::Context as _;
 
+use super::done::Done;
 use crate::generation::{DataFolder, replace_file};
 
 /// The number of the generation that the run started from, 0 for none.
@@ -38,12 +39,17 @@ pub(super) fn set_generation(folder: &Path, number: u64) -> anyhow::Result<()> {
 }
 
 /// What the run said at its end, if it came there.
-pub(super) fn done(folder: &Path) -> Option<String> {
-    std::fs::read_to_string(folder.join(DONE)).ok().map(|text| text.trim().to_owned())
+pub(super) fn done(folder: &Path) -> anyhow::Result<Option<Done>> {
+    let file = folder.join(DONE);
+    match std::fs::read(&file) {
+        Ok(text) => serde_json::from_slice(&text).map(Some).with_context(|| file.display().to_string()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| file.display().to_string()),
+    }
 }
 
-pub(super) fn set_done(folder: &Path, said: &str) -> anyhow::Result<()> {
-    write(&folder.join(DONE), said)
+pub(super) fn set_done(folder: &Path, said: &Done) -> anyhow::Result<()> {
+    write(&folder.join(DONE), &said.json()?)
 }
 
 fn number(file: &Path) -> anyhow::Result<Option<u64>> {

@@ -275,8 +275,12 @@ fn a_refresh_makes_no_generation_live_that_did_not_pass_and_leaves_the_newest() 
     }
     for standing in [Standing::Candidate, Standing::Rejected] {
         stand(&retriever, 4, standing);
-        let refused = done(retriever.activate(4, Initiator::Refresh)).unwrap_err();
+        let refused = done(retriever.activate(4, Initiator::Refresh { compared: Some(1) })).unwrap_err();
         assert!(matches!(refused, Error::NotPassed(4)), "{refused:?}");
+    }
+    for compared in [None, Some(2)] {
+        let refused = done(retriever.activate(3, Initiator::Refresh { compared })).unwrap_err();
+        assert!(matches!(refused, Error::NotCompared { number: 3, live: 1 }), "{refused:?}");
     }
     assert_eq!(numbers(&retriever), [1, 2, 3, 4]);
     // A person's change removes nothing.
@@ -284,7 +288,7 @@ fn a_refresh_makes_no_generation_live_that_did_not_pass_and_leaves_the_newest() 
     assert_eq!((by_hand.status, by_hand.removed.len()), (Standing::Rejected, 0));
     assert_eq!(numbers(&retriever), [1, 2, 3, 4]);
     // Number 1 is the parent of the one that goes live, 3 and 4 are the newest.
-    let report = done(retriever.activate(3, Initiator::Refresh)).unwrap();
+    let report = done(retriever.activate(3, Initiator::Refresh { compared: Some(4) })).unwrap();
     assert_eq!((report.removed, numbers(&retriever)), (vec![2], vec![1, 3, 4]));
 
     assert!(matches!(done(retriever.remove(3)).unwrap_err(), Error::Live(3)));
