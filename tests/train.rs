@@ -62,6 +62,16 @@ fn rounds_end_in_a_generation() {
     assert!(steps.iter().all(|step| step["loss"].as_f64().unwrap() > 0.0 && step["norm"].as_f64().unwrap() > 0.0));
     assert_eq!((&steps[3]["round"], &steps[4]["round"], &steps[7]["step"]), (&json!(1), &json!(2), &json!(8)));
     assert_eq!(of(&events, "measures").len(), 3, "before and after each round");
+    // What is told of at its end lets itself be heard before: reading, each measurement, the shares of the end.
+    let kinds: Vec<&str> = events.iter().map(|event| event["event"].as_str().unwrap()).collect();
+    let heard_before = |place: usize| kinds[..place].iter().rposition(|kind| *kind != "alive").unwrap_or(0) + 1 < place;
+    let told = |kind: &'static str| (0..kinds.len()).filter(move |place| kinds[*place] == kind);
+    assert!(kinds[0] == "alive" && told("measures").all(heard_before), "{kinds:?}");
+    let last = told("measures").next_back().unwrap();
+    assert_eq!(kinds[last + 1], "alive", "{kinds:?}");
+    let gate = events.iter().filter(|event| event["event"] == "phase" && event["phase"] == "gate");
+    let gate: Vec<(u64, u64)> = gate.map(|at| (at["done"].as_u64().unwrap(), at["total"].as_u64().unwrap())).collect();
+    assert_eq!((gate[0], gate.last()), ((0, 40), Some(&(40, 40))), "of both generations");
     let done = *of(&events, "done").first().unwrap();
     assert_eq!((&done["generation"], &done["published"]), (&json!(2), &json!(true)), "{done}");
     let shares = done["overlap"].as_array().unwrap();

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::Error;
+use super::{Error, Event, Listener};
 use crate::corpus::{Judgment, Split, Store, loose_key};
 use crate::encoder::{Checkpoint, Side, TextEncoder};
 use crate::evaluation::{self, judged_split};
@@ -60,12 +60,18 @@ impl TrainingData {
     ///
     /// # Errors
     /// As [`read`](Self::read), and a file that cannot be written or is damaged.
-    pub(super) fn kept(file: &Path, store: &Store, checkpoint: &Checkpoint, lengths: Lengths) -> Result<Self, Error> {
+    pub(super) fn kept(
+        file: &Path,
+        store: &Store,
+        checkpoint: &Checkpoint,
+        lengths: Lengths,
+        listener: Listener<'_>,
+    ) -> Result<Self, Error> {
         match File::open(file) {
             Ok(kept) => serde_json::from_reader(BufReader::new(kept))
                 .map_err(|error| Error::State { file: file.to_path_buf(), reason: error.to_string() }),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let data = Self::read(store, checkpoint, lengths)?;
+                let data = Self::read(store, checkpoint, lengths, listener)?;
                 data.keep(file).map_err(Error::io(file))?;
                 Ok(data)
             }
@@ -85,8 +91,14 @@ impl TrainingData {
     /// Reads and tokenises what the store holds now.
     ///
     /// # Errors
-    /// A store that cannot be read, a tokenizer that fails, no train query whose positive is there.
-    pub fn read(store: &Store, checkpoint: &Checkpoint, lengths: Lengths) -> Result<Self, Error> {
+    /// A store that cannot be read, a tokenizer that fails, no train query whose positive is there, an error of
+    /// `listener`.
+    pub fn read(
+        store: &Store,
+        checkpoint: &Checkpoint,
+        lengths: Lengths,
+        listener: Listener<'_>,
+    ) -> Result<Self, Error> {
         let passages_of = TextEncoder::open(checkpoint, lengths.passage)?;
         let queries_of = TextEncoder::open(checkpoint, lengths.query)?;
         let (mut names, mut passages, mut sequences) = (Vec::new(), Vec::new(), Vec::new());
@@ -95,6 +107,7 @@ impl TrainingData {
         loop {
             let page = store.current(after, PAGE)?;
             let Some(last) = page.last() else { break };
+            listener(Event::Alive)?;
             after = last.sequence;
             let texts: Vec<String> =
                 page.iter().map(|stored| checkpoint.passage(&stored.document.title, &stored.document.text)).collect();
@@ -198,7 +211,8 @@ mod tests {
         }
         let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/reference/bert-mean");
         let checkpoint = Checkpoint::open(&model, &Overrides::default()).unwrap();
-        let data = TrainingData::read(&store, &checkpoint, Lengths { query: 16, passage: 16 }).unwrap();
+        let data = TrainingData::read(&store, &checkpoint, Lengths { query: 16, passage: 16 }, &mut |_| Ok(()));
+        let data = data.unwrap();
         let gate = judged_split(&store, Split::Dev).unwrap();
         assert_eq!(
             data.dev.iter().map(|(id, _)| id).collect::<Vec<_>>(),

@@ -26,6 +26,8 @@ pub enum Event {
         /// Dev queries.
         dev: usize,
     },
+    /// The run works at something that is told of at its end: who listens for long without a word takes it for hung.
+    Alive,
     /// A part of a round begins, or comes on.
     Phase {
         /// From 1; of encode the round that made the checkpoint, 0 for the one that training started from.

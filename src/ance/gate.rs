@@ -63,10 +63,12 @@ impl Gate {
             judged => judged?,
         };
         let (started, round) = (Instant::now(), self.round);
-        let total = split.queries.len() as u64;
-        listener(Event::Phase { round, phase: "gate", done: 0, total, beside: false })?;
-        let new = means(data, number, machine, &split)?;
-        let old = live.map(|live| means(data, live, machine, &split)).transpose()?;
+        let queries = split.queries.len() as u64;
+        let total = queries * (1 + u64::from(live.is_some()));
+        let mut told = |done: u64| listener(Event::Phase { round, phase: "gate", done, total, beside: false });
+        told(0)?;
+        let new = means(data, number, machine, &split, &mut |done| told(done))?;
+        let old = live.map(|live| means(data, live, machine, &split, &mut |done| told(queries + done))).transpose()?;
         let published = old.as_ref().is_none_or(|old| self.value(&new) >= self.value(old) - self.tolerance);
         manifest.measures = new.iter().map(|(measure, value)| (measure.to_string(), *value)).collect();
         manifest.status = if published { Standing::Ready } else { Standing::Rejected };
@@ -88,10 +90,25 @@ impl Gate {
     }
 }
 
-/// The measures of a generation with every document that is there now, whenever its files were written.
-fn means(data: &DataFolder, number: u64, machine: &Machine, split: &JudgedSplit) -> Result<Means, Error> {
+/// The measures of a generation with every document that is there now, whenever its files were written; `progress` counts
+/// queries, from 0 where documents have to be encoded first.
+fn means(
+    data: &DataFolder,
+    number: u64,
+    machine: &Machine,
+    split: &JudgedSplit,
+    progress: &mut dyn FnMut(u64) -> Result<(), Error>,
+) -> Result<Means, Error> {
     let retriever = Retriever::new(data.clone(), machine);
-    retriever.load_number(number, machine, &mut |_| {})?;
-    let rankings = evaluation::rankings(&*retriever.live()?, data.store(), &split.queries, DEPTH, None)?;
+    let mut told = Ok(());
+    let mut tell = |done: u64| {
+        if told.is_ok() {
+            told = progress(done);
+        }
+    };
+    retriever.load_number(number, machine, &mut |_| tell(0))?;
+    let ranked = &mut |done| tell(done as u64);
+    let rankings = evaluation::rankings(&*retriever.live()?, data.store(), &split.queries, DEPTH, None, ranked)?;
+    told?;
     Ok(measure(&rankings, split).means().collect())
 }

@@ -3,16 +3,17 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use super::Error;
 use super::data::TrainingData;
+use super::{Error, Event, Listener};
 use crate::encoder::{Encoder, Side};
 use crate::evaluation::{Measure, Ranking, Report, evaluate};
 use crate::index::{SavedVectors, dot};
 use crate::onnx::{BLOCK_ROWS, Runtime, TopK};
 use crate::settings::Similarity;
 
-/// Texts that are handed to the encoder at once.
+/// Texts that are handed to the encoder at once, and their tokens: a slow machine too should soon say how far it is.
 const PAGE: usize = 2048;
+const PAGE_TOKENS: usize = 1 << 16;
 /// Queries that are compared with a block at once.
 const QUERIES: usize = 256;
 
@@ -61,7 +62,7 @@ impl Vectors {
             done += texts.len() - order.len();
             // Long texts together, so that little is padded.
             order.sort_by_key(|&at| texts[at].len());
-            for page in order.chunks(PAGE) {
+            for page in pages(&order, &texts) {
                 let ids = page.iter().map(|&at| texts[at].clone()).collect();
                 for (&at, mut vector) in page.iter().zip(encoder.encode_tokens(ids, side)?.vectors) {
                     // Not those that are known: a second time changes last bits, and a run that goes on must not.
@@ -145,10 +146,15 @@ impl Vectors {
     }
 
     /// The standard measures on the dev queries, by exact search.
-    pub(super) fn measure_dev(&self, runtime: &Runtime, data: &TrainingData) -> Result<Report, Error> {
+    pub(super) fn measure_dev(
+        &self,
+        runtime: &Runtime,
+        data: &TrainingData,
+        listener: Listener<'_>,
+    ) -> Result<Report, Error> {
         let deepest = 1000;
         let rankings: Vec<Ranking> = self
-            .nearest(runtime, &self.dev, deepest, &mut |_| Ok(()))?
+            .nearest(runtime, &self.dev, deepest, &mut |_| listener(Event::Alive))?
             .into_iter()
             .zip(&data.dev)
             .map(|(hits, (name, _))| Ranking {
@@ -201,6 +207,22 @@ impl Vectors {
     }
 }
 
+/// An order of texts in parts of at most [`PAGE`] texts and [`PAGE_TOKENS`] tokens, or one text.
+fn pages<'a>(mut order: &'a [usize], texts: &[&Vec<u32>]) -> Vec<&'a [usize]> {
+    let mut pages = Vec::new();
+    while !order.is_empty() {
+        let mut tokens = 0;
+        let fit = order.iter().take(PAGE).take_while(|&&at| {
+            tokens += texts[at].len();
+            tokens <= PAGE_TOKENS
+        });
+        let (page, rest) = order.split_at(fit.count().max(1));
+        pages.push(page);
+        order = rest;
+    }
+    pages
+}
+
 fn normalize(vector: &mut [f32]) {
     let length = dot(vector, vector).sqrt().max(1e-12);
     vector.iter_mut().for_each(|x| *x /= length);
@@ -211,4 +233,21 @@ pub(super) fn share_found(hits: &[Vec<Hit>], pairs: &[(usize, u32)]) -> f64 {
     let sets: Vec<HashSet<u32>> = hits.iter().map(|hits| hits.iter().map(|hit| hit.0).collect()).collect();
     let found = pairs.iter().filter(|(query, document)| sets.get(*query).is_some_and(|set| set.contains(document)));
     found.count() as f64 / pairs.len().max(1) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_has_neither_too_many_texts_nor_too_many_tokens() {
+        let texts = [vec![0; 1], vec![0; 512], vec![0; PAGE_TOKENS + 1]];
+        for (text, expected) in [(0, PAGE), (1, PAGE_TOKENS / 512), (2, 1)] {
+            let texts = vec![&texts[text]; 5000];
+            let order: Vec<usize> = (0..texts.len()).rev().collect();
+            let pages = pages(&order, &texts);
+            assert_eq!(pages.concat(), order);
+            assert!(pages.iter().rev().skip(1).all(|page| page.len() == expected), "{expected}");
+        }
+    }
 }

@@ -14,6 +14,9 @@ use super::inference::Hit;
 use crate::evaluation::Bm25;
 use crate::settings::Negatives;
 
+/// Queries between two words about how far BM25 is.
+const QUERIES: usize = 256;
+
 /// How negatives are picked from a ranking.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -130,11 +133,12 @@ impl Candidates {
     }
 }
 
-/// The documents that BM25 ranks highest for each train query.
+/// The documents that BM25 ranks highest for each train query; `progress` counts queries.
 pub(super) fn bm25_hits(
     documents: impl Iterator<Item = (String, String)>,
     data: &TrainingData,
     depth: usize,
+    progress: &mut dyn FnMut(usize) -> Result<(), Error>,
 ) -> Result<Vec<Vec<Hit>>, Error> {
     let bm25 = Bm25::build(documents)?;
     let numbers: std::collections::HashMap<&str, u32> =
@@ -143,7 +147,14 @@ pub(super) fn bm25_hits(
         let found = bm25.search(text, depth)?;
         Ok(found.iter().filter_map(|(name, score)| Some((*numbers.get(name.as_str())?, *score))).collect())
     };
-    data.train.iter().map(|query| hits(&query.text)).collect()
+    let mut all = Vec::with_capacity(data.train.len());
+    for queries in data.train.chunks(QUERIES) {
+        for query in queries {
+            all.push(hits(&query.text)?);
+        }
+        progress(all.len())?;
+    }
+    Ok(all)
 }
 
 #[cfg(test)]

@@ -84,7 +84,7 @@ impl Run<'_> {
         let vectors = self.infer(self.plan.rounds, data, listener)?;
         let measures = self.recorded_up_to(self.plan.rounds)?;
         let best_round = self.best_round(&measures);
-        let overlap = self.shares(&usage, &vectors, data)?;
+        let overlap = self.shares(&usage, &vectors, data, listener)?;
         Ok(Outcome { checkpoint: self.checkpoint(best_round), best_round, measures, overlap, candidates: usage.0 })
     }
 

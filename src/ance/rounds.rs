@@ -141,7 +141,7 @@ impl<'a> Run<'a> {
             has_state.then_some(self.folder),
         )?;
         let file = self.folder.join(DATA_FILE);
-        let data = TrainingData::kept(&file, self.store, trainer.checkpoint(), self.plan.lengths)?;
+        let data = TrainingData::kept(&file, self.store, trainer.checkpoint(), self.plan.lengths, listener)?;
         let (documents, train, dev) = data.counts();
         listener(Event::Data { documents, train, dev })?;
 
@@ -177,7 +177,7 @@ impl<'a> Run<'a> {
             }
         }
         let overlap = match &last {
-            Some(vectors) => self.shares(&Usage::in_turn(self.plan.rounds, steps), vectors, &data)?,
+            Some(vectors) => self.shares(&Usage::in_turn(self.plan.rounds, steps), vectors, &data, listener)?,
             None => Vec::new(),
         };
         let best_round = self.best_round(&measures);
@@ -237,7 +237,7 @@ impl<'a> Run<'a> {
         if data.dev.is_empty() {
             return Ok(None);
         }
-        let means: Means = vectors.measure_dev(&self.machine.runtime, data)?.means().collect();
+        let means: Means = vectors.measure_dev(&self.machine.runtime, data, listener)?.means().collect();
         let file = self.measures_file(round);
         let text = serde_json::to_vec(&means).map_err(|error| Error::io(&file)(error.into()))?;
         replace_file(&file, &text)?;
@@ -271,7 +271,7 @@ impl<'a> Run<'a> {
                 vectors.add_positives(&mut hits, data);
                 hits
             }
-            Negatives::Bm25 | Negatives::Bm25Random => self.bm25(data, depth)?,
+            Negatives::Bm25 | Negatives::Bm25Random => self.bm25(data, depth, &mut mined)?,
             Negatives::Random | Negatives::None => vec![Vec::new(); data.train.len()],
         };
         let dropped = drop_answers(self.store, data, &mut hits)?;
@@ -282,7 +282,12 @@ impl<'a> Run<'a> {
         listener(Event::Took { round: round + 1, phase: "mine", seconds: started.elapsed().as_secs_f64(), texts: None })
     }
 
-    fn bm25(&self, data: &TrainingData, depth: usize) -> Result<Vec<Vec<Hit>>, Error> {
+    fn bm25(
+        &self,
+        data: &TrainingData,
+        depth: usize,
+        mined: &mut dyn FnMut(usize) -> Result<(), Error>,
+    ) -> Result<Vec<Vec<Hit>>, Error> {
         let mut all = Vec::with_capacity(data.names.len());
         let mut after = 0;
         loop {
@@ -294,7 +299,7 @@ impl<'a> Run<'a> {
                 (document.id, format!("{} {}", document.title, document.text))
             }));
         }
-        bm25_hits(all.into_iter(), data, depth)
+        bm25_hits(all.into_iter(), data, depth, mined)
     }
 
     fn train_round(

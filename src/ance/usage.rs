@@ -8,7 +8,7 @@ use super::data::TrainingData;
 use super::inference::{Vectors, share_found};
 use super::negatives::Candidates;
 use super::visits::Visits;
-use super::{Error, Run};
+use super::{Error, Event, Listener, Run};
 use crate::generation::replace_file;
 
 /// Hits among which training negatives are looked for at the end (Xiong et al. 2020, figure 1).
@@ -88,8 +88,9 @@ impl Run<'_> {
         usage: &Usage,
         vectors: &Vectors,
         data: &TrainingData,
+        listener: Listener<'_>,
     ) -> Result<Vec<Option<f64>>, Error> {
-        let hits = vectors.nearest_to_train(&self.machine.runtime, HARDEST, &mut |_| Ok(()))?;
+        let hits = vectors.nearest_to_train(&self.machine.runtime, HARDEST, &mut |_| listener(Event::Alive))?;
         let share = |(used, end): (Used, u64)| -> Result<Option<f64>, Error> {
             let file = self.candidates_file(used.round);
             let candidates = Candidates::read(&file, data.train.len(), data.passages.len())?;

@@ -58,7 +58,7 @@ impl Evaluate {
         }
         let generation = retriever.live()?;
         let expansion = (!self.exact).then_some(settings.expansion_search);
-        let rankings = evaluation::rankings(&generation, &store, &split.queries, DEPTH, expansion)?;
+        let rankings = evaluation::rankings(&generation, &store, &split.queries, DEPTH, expansion, &mut |_| {})?;
         if let Some(file) = &self.run {
             write_run(file, &format!("anced-{}", generation.number()), &rankings)?;
         }

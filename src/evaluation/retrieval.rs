@@ -44,7 +44,7 @@ pub fn measure(rankings: &[Ranking], split: &JudgedSplit) -> Report {
 }
 
 /// The `depth` best documents of each query by a generation: by its graph with at least `expansion` candidates, or
-/// exactly where that is none.
+/// exactly where that is none; `progress` counts queries.
 ///
 /// # Errors
 /// An encoder, index or store that fails.
@@ -54,6 +54,7 @@ pub fn rankings(
     queries: &[Query],
     depth: usize,
     expansion: Option<usize>,
+    progress: &mut dyn FnMut(usize),
 ) -> Result<Vec<Ranking>, Error> {
     let ids = document_ids(store)?;
     let mut rankings = Vec::with_capacity(queries.len());
@@ -63,6 +64,7 @@ pub fn rankings(
             let documents = found.into_iter().filter_map(|(key, score)| Some((ids.get(&key)?.clone(), score)));
             rankings.push(Ranking { query: query.id.clone(), documents: documents.collect() });
         }
+        progress(rankings.len());
     }
     Ok(rankings)
 }

@@ -144,7 +144,7 @@ impl Job {
                 self.generation = Some(done.generation);
                 true
             }
-            Said::Took { .. } | Said::Other => false,
+            Said::Alive | Said::Took { .. } | Said::Other => false,
         }
     }
 }
@@ -153,6 +153,7 @@ impl Job {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub(super) enum Said {
+    Alive,
     Phase {
         round: u64,
         phase: String,

@@ -78,6 +78,10 @@ impl Refresh {
     /// Takes note of a line of the process; returns its last words.
     fn hear(&self, running: &Running, line: &str) -> Option<Done> {
         let said: Said = serde_json::from_str(line).unwrap_or(Said::Other);
+        if said == Said::Alive {
+            // It was heard, which is all that it says.
+            return None;
+        }
         let is_progress = matches!(said, Said::Phase { done, .. } if done > 0);
         running.log.tell(line, !is_progress);
         let job = {
@@ -108,7 +112,7 @@ impl Refresh {
                     }
                 }
             }
-            Said::Took { .. } | Said::Measures { .. } | Said::Other => {}
+            Said::Alive | Said::Took { .. } | Said::Measures { .. } | Said::Other => {}
         }
         if let Said::Done(done) = said { Some(done) } else { None }
     }

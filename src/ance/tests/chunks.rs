@@ -60,7 +60,8 @@ fn data(chunks: usize) -> TrainingData {
         source: Source::File,
     };
     store.write_judgments(&(0..6).map(judgment).collect::<Vec<_>>()).unwrap();
-    TrainingData::read(&store, &Checkpoint::open(&folder(), &overrides(chunks)).unwrap(), LENGTHS).unwrap()
+    TrainingData::read(&store, &Checkpoint::open(&folder(), &overrides(chunks)).unwrap(), LENGTHS, &mut |_| Ok(()))
+        .unwrap()
 }
 
 /// The vectors of some texts, encoded one by one.
@@ -96,7 +97,7 @@ fn a_batch_holds_every_piece_and_mining_scores_a_document_by_its_best() {
             assert!(hits.iter().zip(&wanted).all(|(hit, wanted)| (f64::from(hit.1) - wanted).abs() < 1e-4));
         }
     }
-    assert!(encoded.measure_dev(&runtime, &data).unwrap().means().count() > 0);
+    assert!(encoded.measure_dev(&runtime, &data, &mut |_| Ok(())).unwrap().means().count() > 0);
 }
 
 #[test]

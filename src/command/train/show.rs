@@ -23,7 +23,7 @@ impl Show {
             return Ok(());
         }
         match event {
-            Event::Phase { beside: true, .. } => {}
+            Event::Alive | Event::Phase { beside: true, .. } => {}
             Event::Phase { round, phase, done, total, .. } => self.progress(*round, phase, *done, *total, ""),
             Event::Step { round, report } => {
                 let message = format!("loss {:.4}", report.loss);
