@@ -289,9 +289,9 @@ impl<'a> Run<'a> {
         mined: &mut dyn FnMut(usize) -> Result<(), Error>,
     ) -> Result<Vec<Vec<Hit>>, Error> {
         let mut all = Vec::with_capacity(data.names.len());
-        let mut after = 0;
+        let (view, mut after) = (self.store.view()?, 0);
         loop {
-            let page = self.store.current(after, 4096)?;
+            let page = view.current(after, 4096)?;
             let Some(last) = page.last() else { break };
             after = last.sequence;
             all.extend(page.into_iter().map(|stored| {

@@ -21,5 +21,5 @@ pub use judgment::{Judgment, Query, Source, Split};
 pub(crate) use store::DATA_FILE as STORE_DATA_FILE;
 pub use store::{
     AnsweredQueries, Change, JudgmentCounts, JudgmentOutcome, Operation, Removal, Store, StoreCheck, StoreContents,
-    WriteOutcome,
+    View, WriteOutcome,
 };

@@ -21,21 +21,25 @@ pub struct JudgedSplit {
     pub judgments: Vec<Judgment>,
 }
 
-/// The judged queries of a split, but for those that feedback alone judges and finds nothing relevant for: a thumb down
-/// says that a hit was wrong, not that nothing could be found.
+impl JudgedSplit {
+    /// Of the queries that are judged in a split, those that are measured: not those that feedback alone judges and finds
+    /// nothing relevant for. A thumb down says that a hit was wrong, not that nothing could be found.
+    pub fn of(mut judged: Vec<(Query, Vec<Judgment>)>) -> Self {
+        judged.retain(|(_, judgments)| {
+            judgments.iter().any(|judgment| judgment.source == Source::File || judgment.grade > 0)
+        });
+        let (queries, judgments): (Vec<Query>, Vec<Vec<Judgment>>) = judged.into_iter().unzip();
+        Self { queries, judgments: judgments.concat() }
+    }
+}
+
+/// The judged queries of a split that are measured, see [`JudgedSplit::of`].
 ///
 /// # Errors
 /// A split without judgments, a store that cannot be read.
 pub fn judged_split(store: &Store, split: Split) -> Result<JudgedSplit, Error> {
-    let mut judged = store.judged_queries(split).map_err(crate::generation::Error::from)?;
-    judged.retain(|(_, judgments)| {
-        judgments.iter().any(|judgment| judgment.source == Source::File || judgment.grade > 0)
-    });
-    if judged.is_empty() {
-        return Err(Error::NoJudgments(split));
-    }
-    let (queries, judgments): (Vec<Query>, Vec<Vec<Judgment>>) = judged.into_iter().unzip();
-    Ok(JudgedSplit { queries, judgments: judgments.concat() })
+    let judged = JudgedSplit::of(store.judged_queries(split).map_err(crate::generation::Error::from)?);
+    if judged.queries.is_empty() { Err(Error::NoJudgments(split)) } else { Ok(judged) }
 }
 
 /// The standard measures of rankings.

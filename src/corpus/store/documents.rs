@@ -137,17 +137,24 @@ impl Store {
     /// # Errors
     /// The store cannot be read.
     pub fn current(&self, after: u64, limit: usize) -> Result<Vec<StoredDocument>, Error> {
-        self.read("read documents", |transaction| {
-            let start = after.to_be_bytes();
-            let entries = self.tables.documents.range(transaction, &(Bound::Excluded(&start[..]), Bound::Unbounded))?;
-            entries
-                .take(limit)
-                .map(|entry| {
-                    let (key, json) = entry?;
-                    stored(number(key)?.0, json)
-                })
-                .collect()
-        })
+        self.read("read documents", |transaction| self.page(transaction, after, limit))
+    }
+
+    pub(super) fn page(
+        &self,
+        transaction: &RoTxn<'_>,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<StoredDocument>, heed::Error> {
+        let start = after.to_be_bytes();
+        let entries = self.tables.documents.range(transaction, &(Bound::Excluded(&start[..]), Bound::Unbounded))?;
+        entries
+            .take(limit)
+            .map(|entry| {
+                let (key, json) = entry?;
+                stored(number(key)?.0, json)
+            })
+            .collect()
     }
 
     /// How many documents there are.

@@ -1,7 +1,7 @@
 //! The store: documents, the change log, metadata postings, queries and judgments in one LMDB environment.
 //!
-//! Several processes may have it open; one writes at a time. Every call is one transaction of its own, and a write has
-//! reached the disk when its call returns.
+//! Several processes may have it open; one writes at a time. Every call is one transaction of its own, but for those
+//! of a [`View`], and a write has reached the disk when its call returns.
 
 mod check;
 mod copy;
@@ -13,6 +13,7 @@ mod open;
 mod queries;
 #[cfg(test)]
 mod tests;
+mod view;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -26,6 +27,7 @@ pub use check::{StoreCheck, StoreContents};
 pub(crate) use copy::DATA_FILE;
 pub use feedback::AnsweredQueries;
 pub use queries::{JudgmentCounts, JudgmentOutcome};
+pub use view::View;
 
 type Table = Database<'static, Bytes, Bytes>;
 
