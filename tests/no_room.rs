@@ -12,15 +12,6 @@ use common::random::Random;
 use common::{Outcome, Server, outcome, root, tiny_model};
 use serde_json::{Value, json};
 
-/// Sets a limit on the size of files that a running process writes; none lifts it.
-fn limit(server: &Server, bytes: Option<u64>) {
-    let bytes = bytes.map_or("unlimited".to_owned(), |bytes| bytes.to_string());
-    let pid = server.pid().to_string();
-    // The soft limit alone, so that it can be lifted again.
-    let set = Command::new("prlimit").args(["--pid", &pid, &format!("--fsize={bytes}:unlimited")]).status();
-    assert!(set.unwrap().success(), "prlimit (util-linux) is needed");
-}
-
 fn size(file: &Path) -> u64 {
     std::fs::metadata(file).unwrap().len()
 }
@@ -57,7 +48,7 @@ fn a_server_without_room_refuses_writes_and_loses_none() {
     assert_eq!(post(&server, &body(&acknowledged)).status, 200);
 
     let room = size(&data.path().join("store/data.mdb")) + 200_000;
-    limit(&server, Some(room));
+    server.limit_files(Some(room));
     let mut refused = Vec::new();
     let mut answers = Vec::new();
     for number in 1..200 {
@@ -99,7 +90,7 @@ fn a_server_without_room_refuses_writes_and_loses_none() {
     assert_eq!(server.get("/readyz").status, 200);
 
     // Room again: the same server goes on.
-    limit(&server, None);
+    server.limit_files(None);
     assert_eq!(post(&server, &body(&refused[..3])).status, 200);
     acknowledged.extend_from_slice(&refused[..3]);
     assert_whole(&server, &acknowledged);
@@ -119,7 +110,7 @@ fn a_stop_that_cannot_save_says_so_and_the_next_start_makes_up_for_it() {
     assert_eq!(post(&server, &body).status, 200);
     // Vectors of 200 documents take 26 kB, their graph more.
     for bytes in [20_000, 27_500, 30_000] {
-        limit(&server, Some(bytes));
+        server.limit_files(Some(bytes));
         server.signal("TERM");
         assert_eq!(server.wait().code(), Some(1), "{bytes}: {}", server.log());
         let log = server.log();

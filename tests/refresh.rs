@@ -8,32 +8,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use common::generations::live;
-use common::jobs::{PATIENCE, child_of, ended, job, kill, resume, start, wait};
+use common::jobs::{PATIENCE, child_of, ended, job, kill, quick, resume, start, stepping};
 use common::judged::prepared;
 use common::{Ending, Server};
 use serde_json::{Value, json};
 
-/// A run of two rounds; `steps` a round.
-fn settings(steps: u64) -> Value {
-    let texts = json!({"query_tokens": 16, "passage_tokens": 24, "tolerance": 1});
-    let mut all = json!({"rounds": 2, "steps": steps, "batch": 4, "depth": 10});
-    all.as_object_mut().unwrap().extend(texts.as_object().unwrap().clone());
-    all
-}
-
 /// So many that nothing here waits for the end.
 const MANY: u64 = 5000;
 
-fn stepping(server: &Server, id: &str, step: u64) -> Value {
-    wait(server, id, |job| {
-        assert_eq!(job["state"], "running", "{job}");
-        job["step"].as_u64().unwrap() >= step
-    })
-}
-
 /// The events of a job to the end of the answer.
 fn events(server: &Server, id: &str) -> Vec<Value> {
-    let answer = server.get(&format!("/admin/jobs/{id}/events"));
+    let answer = server.listen(&format!("/admin/jobs/{id}/events"));
     assert_eq!(answer.headers["content-type"], "text/event-stream");
     let text = answer.text();
     let data = text.lines().filter_map(|line| line.strip_prefix("data: "));
@@ -90,7 +75,7 @@ fn a_refresh_goes_live_while_searches_and_writes_go_on() {
         });
         // What is asserted here must end the test, not only this thread.
         let _ended = Ending(&done);
-        let id = start(&server, &settings(6));
+        let id = start(&server, &quick(6));
         let again = server.post("/admin/refresh", &json!({}));
         assert_eq!((again.status, &again.json()["job"]), (409, &json!(id)), "{}", again.text());
         let outlook = server.get("/admin/refresh").json();
@@ -178,7 +163,7 @@ fn what_cannot_be_trained_is_refused() {
 fn a_cancelled_job_goes_on_and_a_killed_one_too() {
     let folder = data();
     let server = Server::start(folder.path());
-    let id = start(&server, &settings(500));
+    let id = start(&server, &quick(500));
     stepping(&server, &id, 3);
     assert_eq!(server.delete(&format!("/admin/jobs/{id}")).status, 200);
     let cancelled = ended(&server, &id);
@@ -208,7 +193,7 @@ fn a_cancelled_job_goes_on_and_a_killed_one_too() {
 fn a_job_outlives_its_server() {
     let folder = data();
     let server = Server::start(folder.path());
-    let id = start(&server, &settings(MANY));
+    let id = start(&server, &quick(MANY));
     stepping(&server, &id, 2);
     let child = child_of(&id).unwrap();
     server.kill();
@@ -242,7 +227,7 @@ fn a_job_outlives_its_server() {
 fn what_measures_worse_is_kept_and_not_live() {
     let folder = data();
     let server = Server::start(folder.path());
-    let mut body = settings(2);
+    let mut body = quick(2);
     body["tolerance"] = json!(-1);
     let id = start(&server, &body);
     let rejected = ended(&server, &id);
@@ -279,7 +264,7 @@ fn cut_off(data: &Path, id: &str) {
 fn a_job_that_goes_on_late_is_compared_with_what_is_live_by_then() {
     let folder = data();
     let server = Server::start(folder.path());
-    let late = start(&server, &settings(2));
+    let late = start(&server, &quick(2));
     assert_eq!(ended(&server, &late)["state"], "done");
     assert!(server.stop().success());
     // As if it had been cut off before its generation was live. It would not pass a gate again.
@@ -291,7 +276,7 @@ fn a_job_that_goes_on_late_is_compared_with_what_is_live_by_then() {
     std::fs::write(&file, strict.to_string()).unwrap();
 
     let server = Server::start(folder.path());
-    assert_eq!(ended(&server, &start(&server, &settings(2)))["state"], "done");
+    assert_eq!(ended(&server, &start(&server, &quick(2)))["state"], "done");
     assert_eq!(live(&server), 3);
     resume(&server, &late);
     let rejected = ended(&server, &late);

@@ -1,5 +1,6 @@
 //! The gate: whether the generation that a run made takes over from the live one.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::{Error, Event, Listener, Means};
@@ -52,11 +53,9 @@ impl Gate {
     ) -> Result<Verdict, Error> {
         let live = data.live()?;
         let folder = data.generation(number);
-        let mut manifest = Manifest::read(&folder)?;
         let split = match judged_split(data.store(), Split::Dev) {
             Err(evaluation::Error::NoJudgments(_)) => {
-                manifest.status = Standing::Ready;
-                manifest.write(&folder)?;
+                Manifest::judge(&folder, Standing::Ready, BTreeMap::new())?;
                 let reason = "published unmeasured: the store has no dev judgments".into();
                 return Ok(Verdict { published: true, reason, new: None, live, live_measures: None });
             }
@@ -70,9 +69,8 @@ impl Gate {
         let new = means(data, number, machine, &split, &mut |done| told(done))?;
         let old = live.map(|live| means(data, live, machine, &split, &mut |done| told(queries + done))).transpose()?;
         let published = old.as_ref().is_none_or(|old| self.value(&new) >= self.value(old) - self.tolerance);
-        manifest.measures = new.iter().map(|(measure, value)| (measure.to_string(), *value)).collect();
-        manifest.status = if published { Standing::Ready } else { Standing::Rejected };
-        manifest.write(&folder)?;
+        let measures = new.iter().map(|(measure, value)| (measure.to_string(), *value)).collect();
+        Manifest::judge(&folder, if published { Standing::Ready } else { Standing::Rejected }, measures)?;
         listener(Event::Took { round, phase: "gate", seconds: started.elapsed().as_secs_f64(), texts: None })?;
         let reason = self.reason(published, &new, live.zip(old.as_ref()));
         Ok(Verdict { published, reason, new: Some(new), live, live_measures: old })

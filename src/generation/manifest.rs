@@ -179,6 +179,15 @@ impl Manifest {
         replace_file(&file, &text)
     }
 
+    /// Writes down what the gate said of the generation in `folder`, beside whatever else its manifest says by now.
+    ///
+    /// # Errors
+    /// A manifest that cannot be read or written.
+    pub fn judge(folder: &Path, status: Standing, measures: BTreeMap<String, f64>) -> Result<(), Error> {
+        let mut manifest = Self { status, measures, ..Self::read(folder)? };
+        manifest.write(folder)
+    }
+
     /// The vectors of its documents by sequence; none where they are stored in 16 bits.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::retriever::blocking;
-use super::{Error, Manifest, Retriever};
+use super::{Error, Manifest, Retriever, Standing};
 
 /// The receipt of a removal.
 #[derive(Debug, Clone, Copy)]
@@ -50,10 +50,18 @@ impl Retriever {
         Ok(Removed { number, bytes })
     }
 
-    /// Removes all generations but the `keep` newest, the live one and the one that it was trained from; those whose
-    /// manifest cannot be read stay, for somebody to look at. Returns the numbers of those that are gone; what cannot be
-    /// removed is told to the log. The caller has its turn.
-    pub(super) fn keep_newest(&self, keep: usize) -> Vec<u64> {
+    /// Whether a generation is on the disk.
+    pub fn has(&self, number: u64) -> bool {
+        self.data.generation(number).is_dir()
+    }
+
+    /// Removes old generations, as many as `keep_generations` says are too many, and returns their numbers; blocking. Of
+    /// those that passed the gate and of those that did not so many stay, the newest of each: trainings that fail do not
+    /// push out what one can go back to. The live one and the one that it was trained from stay in any case. Those whose
+    /// removal fails are told to the log.
+    pub fn keep_newest(&self) -> Vec<u64> {
+        // Somebody is just changing which there are; the end of the next job comes back to it.
+        let Ok(_turn) = self.turn() else { return Vec::new() };
         let listed = self.live().and_then(|live| Ok((live, self.data.manifests()?)));
         let (live, manifests) = match listed {
             Ok(listed) => listed,
@@ -63,12 +71,17 @@ impl Retriever {
             }
         };
         let needed = [Some(live.number()), live.manifest().parent];
-        let old = manifests.iter().rev().skip(keep).map(|manifest| manifest.number).rev();
-        let old = old.filter(|number| !needed.contains(&Some(*number)));
-        old.filter(|number| {
+        let (ready, others): (Vec<_>, Vec<_>) =
+            manifests.iter().rev().partition(|manifest| manifest.status == Standing::Ready);
+        let old = [ready, others].into_iter().flat_map(|kind| kind.into_iter().skip(self.machine.keep_generations));
+        let mut old: Vec<u64> = old.map(|manifest| manifest.number).collect();
+        old.retain(|number| !needed.contains(&Some(*number)));
+        old.sort_unstable();
+        old.retain(|number| {
             let removed = self.remove_held(*number);
             removed.inspect_err(|error| tracing::warn!(generation = number, %error, "old generation stays")).is_ok()
-        })
-        .collect()
+        });
+        self.show_measures();
+        old
     }
 }

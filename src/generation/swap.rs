@@ -28,10 +28,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// Who wants a generation to be live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Initiator {
-    /// A person: any generation will do, and none is removed.
+    /// A person: any generation will do.
     Person,
-    /// A refresh: one that did not pass the gate, or passed it against another generation than the live one, is refused;
-    /// old ones are removed afterwards (`keep_generations`).
+    /// A refresh: one that did not pass the gate, or passed it against another generation than the live one, is refused.
     Refresh {
         /// The generation that it was compared with; none where none was live.
         compared: Option<u64>,
@@ -57,8 +56,6 @@ pub struct SwapReport {
     pub holds: u32,
     /// From the start until it answered.
     pub total: Duration,
-    /// Generations that were removed afterwards.
-    pub removed: Vec<u64>,
 }
 
 /// How fast a generation takes changes.
@@ -138,7 +135,7 @@ impl Retriever {
         let result = self.change_over(&previous, number);
         let outcome = if result.is_ok() { "done" } else { "failed" };
         self.metrics.swaps.with_label_values(&[outcome]).inc();
-        let mut report = result.inspect_err(|error| tracing::error!(generation = number, %error, "not made live"))?;
+        let report = result.inspect_err(|error| tracing::error!(generation = number, %error, "not made live"))?;
         self.metrics.swap_duration.observe(report.total.as_secs_f64());
         tracing::info!(
             generation = number,
@@ -151,9 +148,6 @@ impl Retriever {
         // No writer gets to it any more. What its files lack now, a roll-back would have to encode again.
         upkeep::save_or_log(&previous, || ());
         let_go(previous);
-        if matches!(initiator, Initiator::Refresh { .. }) {
-            report.removed = self.keep_newest(self.machine.keep_generations);
-        }
         self.show_measures();
         Ok(report)
     }
@@ -173,7 +167,6 @@ impl Retriever {
             longest_hold: Duration::ZERO,
             holds: 0,
             total: started.elapsed(),
-            removed: Vec::new(),
         })
     }
 
@@ -196,7 +189,6 @@ impl Retriever {
             longest_hold,
             holds,
             total: started.elapsed(),
-            removed: Vec::new(),
         })
     }
 

@@ -167,8 +167,8 @@ pub(super) async fn list(State(app): State<App>) -> Result<Answer<GenerationsAns
         (status = 200, description = "It is live", body = ActivatedAnswer),
         (status = 404, description = "No such generation", body = super::openapi::ProblemDetails,
             content_type = "application/problem+json"),
-        (status = 409, description = "It is live already, it cannot be loaded, it cannot keep up with the writes, or another \
-            one is being made live or removed; the live one stays live", body = super::openapi::ProblemDetails,
+        (status = 409, description = "It is live already, the job that runs is measuring it, it cannot be loaded, it cannot keep \
+            up with the writes, or another one is being made live or removed; the live one stays live", body = super::openapi::ProblemDetails,
             content_type = "application/problem+json"),
         (status = 507, description = "No room to write; the live one stays live", body = super::openapi::ProblemDetails,
             content_type = "application/problem+json")
@@ -179,6 +179,9 @@ pub(super) async fn activate(
     Extension(deadline): Extension<Deadline>,
     GenerationNumber(number): GenerationNumber,
 ) -> Result<Answer<ActivatedAnswer>, Problem> {
+    if let Some(refresh) = app.refresh() {
+        refresh.refuse_activation(number)?;
+    }
     let report = deadline.without_end(app.retriever()?.activate(number, Initiator::Person)).await;
     Ok(Answer::from_generation(number, report.map_err(refusal)?.into()))
 }
@@ -195,7 +198,7 @@ pub(super) async fn activate(
         (status = 200, description = "It is gone", body = RemovedAnswer),
         (status = 404, description = "No such generation", body = super::openapi::ProblemDetails,
             content_type = "application/problem+json"),
-        (status = 409, description = "It is live, or one is being made live or removed",
+        (status = 409, description = "It is live, the job that runs needs it, or one is being made live or removed",
             body = super::openapi::ProblemDetails, content_type = "application/problem+json")
     )
 )]
@@ -203,6 +206,9 @@ pub(super) async fn remove(
     State(app): State<App>,
     GenerationNumber(number): GenerationNumber,
 ) -> Result<Answer<RemovedAnswer>, Problem> {
+    if let Some(refresh) = app.refresh() {
+        refresh.refuse_removal(number)?;
+    }
     let Removed { number, bytes } = app.retriever()?.remove(number).await?;
     Ok(Answer::new(RemovedAnswer { removed: number, bytes }))
 }

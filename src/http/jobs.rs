@@ -295,7 +295,7 @@ pub(super) async fn cancel(State(app): State<App>, JobId(id): JobId) -> Result<A
     responses(
         (status = 202, description = "It runs; Location leads to it", body = StartedAnswer),
         (status = 404, description = "No such job", body = super::openapi::ProblemDetails, content_type = "application/problem+json"),
-        (status = 409, description = "One runs already, or this one came to its end", body = super::openapi::ProblemDetails, content_type = "application/problem+json"),
+        (status = 409, description = "One runs already, this one came to its end, or a generation that it needs was removed", body = super::openapi::ProblemDetails, content_type = "application/problem+json"),
         (status = 507, description = "The disk is too small", body = super::openapi::ProblemDetails, content_type = "application/problem+json")
     )
 )]
@@ -326,7 +326,13 @@ impl From<Error> for Problem {
                 let job = id.clone();
                 Self::new(Reason::Conflict, error.to_string()).with("job", job)
             }
-            Error::NotResumable { .. } | Error::Ended { .. } => Self::new(Reason::Conflict, error.to_string()),
+            Error::Needed { ref job, .. } => {
+                let job = job.clone();
+                Self::new(Reason::Conflict, error.to_string()).with("job", job)
+            }
+            Error::NotResumable { .. } | Error::Lost { .. } | Error::Ended { .. } => {
+                Self::new(Reason::Conflict, error.to_string())
+            }
             Error::Unknown(_) => Self::new(Reason::UnknownJob, error.to_string()),
             Error::Refused(reason) => Self::new(Reason::CannotTrain, reason),
             Error::NoRoom { needed, free, .. } => {

@@ -24,6 +24,28 @@ pub enum Error {
         /// What became of it.
         state: State,
     },
+    /// A job that kept what it needs, but not all of it is there any more.
+    #[error(
+        "job {id} cannot go on: {reason}; POST /admin/refresh starts anew, DELETE /admin/jobs/{id} removes what it keeps"
+    )]
+    Lost {
+        /// Which.
+        id: String,
+        /// What is not there.
+        reason: String,
+    },
+    /// A generation that the job which runs cannot do without.
+    #[error(
+        "job {job} runs and {why}, generation {generation}; wait for its end, or cancel it with DELETE /admin/jobs/{job}"
+    )]
+    Needed {
+        /// Which generation.
+        generation: u64,
+        /// Which job.
+        job: String,
+        /// What the job has to do with it.
+        why: &'static str,
+    },
     /// A job that there is nothing of to cancel.
     #[error("job {id} is {state} already")]
     Ended {
@@ -58,8 +80,8 @@ pub enum Error {
     /// The live generation.
     #[error(transparent)]
     Generation(#[from] crate::generation::Error),
-    /// A record that this version does not read.
-    #[error("job record: {0}")]
+    /// Settings or a record that this version does not read or cannot write.
+    #[error("job: {0}")]
     Record(#[from] serde_json::Error),
     /// A file or a process.
     #[error("{path}: {source}")]

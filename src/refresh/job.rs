@@ -84,8 +84,11 @@ pub struct Job {
     pub generation: Option<u64>,
     /// How often it was gone on with.
     pub resumes: u64,
-    /// Whether what it needs to go on is still on the disk.
+    /// Whether its folder has what it needs to go on.
     pub kept: bool,
+    /// What it needs beside its folder and is not there any more, for people; looked for when it is read.
+    #[serde(skip)]
+    pub lost: Option<String>,
 }
 
 impl Job {
@@ -105,11 +108,17 @@ impl Job {
             generation: None,
             resumes: 0,
             kept: true,
+            lost: None,
         }
     }
 
     /// Whether it can be gone on with.
     pub fn is_resumable(&self) -> bool {
+        self.is_kept() && self.lost.is_none()
+    }
+
+    /// Whether it did not come to its end, and its folder has what it needs to go on.
+    pub(super) fn is_kept(&self) -> bool {
         self.kept && matches!(self.state, State::Stopped | State::Failed | State::Cancelled)
     }
 
@@ -125,8 +134,10 @@ impl Job {
         match said {
             Said::Phase { beside: true, .. } => false,
             Said::Phase { round, phase, .. } => {
-                let is_new = self.phase.as_ref() != Some(phase) || self.round != *round;
-                (self.round, self.phase) = (*round, Some(phase.clone()));
+                // What comes after the last round names the best one, which does not set the job back.
+                let round = if matches!(phase.as_str(), "build" | "gate") { self.round } else { *round };
+                let is_new = self.phase.as_ref() != Some(phase) || self.round != round;
+                (self.round, self.phase) = (round, Some(phase.clone()));
                 is_new
             }
             Said::Step { round, step, loss } => {

@@ -8,7 +8,9 @@ mod disk;
 mod error;
 mod events;
 mod job;
+mod needs;
 mod process;
+mod records;
 mod supervisor;
 #[cfg(test)]
 mod tests;
@@ -22,6 +24,12 @@ pub use supervisor::Refresh;
 
 /// The settings of a job, in its folder.
 pub(crate) const SETTINGS_FILE: &str = "settings.json";
+/// The number of the generation that its process started from, in its folder; 0 for none.
+pub(crate) const PARENT_FILE: &str = "parent";
+/// The number of the generation that its process built, in its folder.
+pub(crate) const GENERATION_FILE: &str = "generation";
+/// What its process said at its end, in its folder.
+pub(crate) const DONE_FILE: &str = "done.json";
 /// Its events, in its folder.
 const EVENTS_FILE: &str = "events.jsonl";
 /// What its process says to people, in its folder.

@@ -30,6 +30,8 @@ pub(super) struct Shared {
     /// Held while a job is started or given up.
     changing: Mutex<()>,
     slot: Mutex<Slot>,
+    /// Jobs that ended and whose records could not be written.
+    pub(super) unwritten: Mutex<Vec<Job>>,
     /// Whether a job runs.
     pub(super) busy: watch::Sender<bool>,
 }
@@ -77,12 +79,14 @@ impl Refresh {
             runtime,
             changing: Mutex::default(),
             slot: Mutex::default(),
+            unwritten: Mutex::default(),
             busy,
         };
         let refresh = Self(Arc::new(shared));
+        refresh.warn_of_unread()?;
         for mut job in refresh.stored()? {
             let folder = refresh.folder(&job.id);
-            if job.kept && (job.state == State::Running || job.is_resumable()) && !folder.is_dir() {
+            if job.kept && (job.state == State::Running || job.is_kept()) && !folder.is_dir() {
                 // A restored snapshot is without what a job that ran had on the disk.
                 job.kept = false;
                 refresh.put(&job)?;
@@ -94,7 +98,7 @@ impl Refresh {
                     continue;
                 }
                 let log = EventLog::open(&folder.join(EVENTS_FILE))?;
-                log.tell(&ended(&job), true);
+                log.tell(&ended(&job, &[]), true);
                 tracing::warn!(
                     job = job.id,
                     "a refresh was cut off; POST /admin/jobs/{}/resume goes on with it",
@@ -115,8 +119,15 @@ impl Refresh {
         let plan = self.check(settings)?;
         let job = Job::new(uuid::Uuid::now_v7().to_string(), plan);
         let settings = Settings { data: self.0.data.clone(), threads: threads(settings), ..settings.clone() };
-        process::write_settings(&self.folder(&job.id), &settings)?;
-        self.launch(job, settings)
+        let folder = self.folder(&job.id);
+        let launched = process::write_settings(&folder, &settings).and_then(|()| self.launch(job, settings));
+        if launched.is_err()
+            && let Err(error) = std::fs::remove_dir_all(&folder)
+        {
+            // No record leads to it.
+            tracing::warn!(folder = %folder.display(), %error, "the folder of a job that did not start stays");
+        }
+        launched
     }
 
     /// What a refresh with these settings would do; nothing is started. Blocking.
@@ -145,13 +156,16 @@ impl Refresh {
     /// Goes on with a job that stopped, failed or was cancelled. Blocking.
     ///
     /// # Errors
-    /// [`Error::Unknown`], [`Error::NotResumable`], and as [`start`](Self::start).
+    /// [`Error::Unknown`], [`Error::NotResumable`], [`Error::Lost`], and as [`start`](Self::start).
     pub fn resume(&self, id: &str) -> Result<Job, Error> {
         let _changing = self.0.changing.lock().unwrap_or_else(PoisonError::into_inner);
         self.refuse_busy()?;
         let mut job = self.job(id)?;
-        if !job.is_resumable() {
+        if !job.is_kept() {
             return Err(Error::NotResumable { id: job.id, state: job.state });
+        }
+        if let Some(reason) = job.lost {
+            return Err(Error::Lost { id: job.id, reason });
         }
         self.refuse_fallback()?;
         let file = self.folder(id).join(super::SETTINGS_FILE);
@@ -174,7 +188,7 @@ impl Refresh {
         }
         let _changing = self.0.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut job = self.job(id)?;
-        if self.running(id).is_some() || !job.is_resumable() {
+        if self.running(id).is_some() || !job.is_kept() {
             return Err(Error::Ended { id: job.id, state: job.state });
         }
         job.kept = false;
@@ -196,6 +210,8 @@ impl Refresh {
         for job in &mut jobs {
             if let Some(running) = self.running(&job.id) {
                 *job = running.job().clone();
+            } else if job.is_kept() {
+                job.lost = self.lost(&job.id);
             }
         }
         Ok(jobs)
@@ -269,26 +285,6 @@ impl Refresh {
         )))
     }
 
-    fn folder(&self, id: &str) -> PathBuf {
-        self.0.data.join("jobs").join(id)
-    }
-
-    fn stored(&self) -> Result<Vec<Job>, Error> {
-        let records = self.0.retriever.store().jobs()?;
-        records.iter().map(|record| Ok(serde_json::from_str(record)?)).collect()
-    }
-
-    fn put(&self, job: &Job) -> Result<(), Error> {
-        Ok(self.0.retriever.store().put_job(&job.id, &serde_json::to_string(job)?)?)
-    }
-
-    /// As [`put`](Self::put) for a job that runs: it goes on where its record cannot be written.
-    pub(super) fn put_or_log(&self, job: &Job) {
-        if let Err(error) = self.put(job) {
-            tracing::warn!(job = job.id, %error, "the record of a job is behind");
-        }
-    }
-
     fn show_start(&self, job: &Job) {
         let metrics = &self.0.metrics;
         let count = |steps: u64| i64::try_from(steps).unwrap_or(i64::MAX);
@@ -298,9 +294,18 @@ impl Refresh {
         metrics.refresh_running.set(1);
     }
 
-    fn launch(&self, job: Job, settings: Settings) -> Result<Job, Error> {
+    /// Lets another job start; whoever hears of this one's end finds none running.
+    pub(super) fn leave(&self, running: &Running, ended: &str) {
+        {
+            let mut slot = self.slot();
+            running.log.tell(ended, true);
+            slot.running = None;
+        }
+        self.0.busy.send_replace(false);
+    }
+
+    fn launch(&self, mut job: Job, settings: Settings) -> Result<Job, Error> {
         let log = EventLog::open(&self.folder(&job.id).join(EVENTS_FILE))?;
-        self.put(&job)?;
         let (wish, wishes) = watch::channel(Wish::GoOn);
         let running = Arc::new(Running { id: job.id.clone(), job: Mutex::new(job.clone()), log, wish });
         {
@@ -311,6 +316,12 @@ impl Refresh {
             slot.running = Some(Arc::clone(&running));
         }
         self.0.busy.send_replace(true);
+        // Not before it has its place: a record of a job that never started would say that it runs.
+        if let Err(error) = self.put(&job) {
+            job.enter(State::Stopped, Some(error.to_string()));
+            self.leave(&running, &ended(&job, &[]));
+            return Err(error);
+        }
         self.show_start(&job);
         running.log.tell(&json!({"event": "started", "job": job.id, "resumes": job.resumes}).to_string(), true);
         tracing::info!(job = job.id, resumes = job.resumes, "refresh started");
@@ -327,12 +338,14 @@ impl Refresh {
     }
 }
 
-pub(super) fn ended(job: &Job) -> String {
+/// The event of a job's end, after which these generations were removed.
+pub(super) fn ended(job: &Job, removed: &[u64]) -> String {
     let told: Value = json!({
         "event": ENDED,
         "state": job.state,
         "reason": job.reason,
         "generation": job.generation,
+        "removed": removed,
     });
     told.to_string()
 }

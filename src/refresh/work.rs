@@ -153,7 +153,6 @@ impl Refresh {
                     "caught_up": report.caught_up,
                     "hold_seconds": report.longest_hold.as_secs_f64(),
                     "seconds": report.total.as_secs_f64(),
-                    "removed": report.removed,
                 });
                 running.log.tell(&told.to_string(), true);
                 (State::Done, Some(done.reason))
@@ -173,25 +172,18 @@ impl Refresh {
         if let Err(error) = self.0.retriever.remove_unfinished() {
             tracing::warn!(job = running.id, %error, "what the training was building stays until the next start");
         }
-        let job = {
-            let mut job = running.job();
-            job.enter(state, reason);
-            job.clone()
-        };
+        let removed = self.0.retriever.keep_newest();
+        // Not the job that others see: to them it runs as long as no other may start.
+        let mut job = running.job().clone();
+        job.enter(state, reason);
         match state {
             State::Failed => tracing::error!(job = job.id, reason = job.reason, "refresh failed"),
             _ => tracing::info!(job = job.id, state = state.as_str(), reason = job.reason, "refresh ended"),
         }
-        self.put_or_log(&job);
+        self.put_or_keep(&job);
         self.show_phase("");
         self.0.metrics.refreshes.with_label_values(&[state.as_str()]).inc();
         self.0.metrics.refresh_running.set(0);
-        {
-            // Whoever hears of the end finds no job running.
-            let mut slot = self.slot();
-            running.log.tell(&ended(&job), true);
-            slot.running = None;
-        }
-        self.0.busy.send_replace(false);
+        self.leave(running, &ended(&job, &removed));
     }
 }

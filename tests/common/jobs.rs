@@ -7,8 +7,16 @@ use serde_json::{Value, json};
 
 use super::Server;
 
-/// Far more than anything here takes.
-pub const PATIENCE: Duration = Duration::from_secs(100);
+/// Far more than anything here takes; a training has the lowest priority, and the machine other things to do.
+pub const PATIENCE: Duration = Duration::from_secs(600);
+
+/// A run of two rounds that always passes the gate; `steps` a round.
+pub fn quick(steps: u64) -> Value {
+    json!({
+        "rounds": 2, "steps": steps, "batch": 4, "depth": 10,
+        "query_tokens": 16, "passage_tokens": 24, "tolerance": 1,
+    })
+}
 
 pub fn start(server: &Server, settings: &Value) -> String {
     let answer = server.post("/admin/refresh", settings);
@@ -39,6 +47,26 @@ pub fn wait(server: &Server, id: &str, wanted: impl Fn(&Value) -> bool) -> Value
 
 pub fn ended(server: &Server, id: &str) -> Value {
     wait(server, id, |job| job["state"] != "running")
+}
+
+/// As [`ended`], without a pause between two looks.
+pub fn ended_at_once(server: &Server, id: &str) -> Value {
+    let started = Instant::now();
+    loop {
+        let job = job(server, id);
+        if job["state"] != "running" {
+            return job;
+        }
+        assert!(started.elapsed() < PATIENCE, "{job}\n{}", server.log());
+    }
+}
+
+/// Waits until a job that runs has done so many steps.
+pub fn stepping(server: &Server, id: &str, step: u64) -> Value {
+    wait(server, id, |job| {
+        assert_eq!(job["state"], "running", "{job}\n{}", server.log());
+        job["step"].as_u64().unwrap() >= step
+    })
 }
 
 /// Goes on with a job.

@@ -211,6 +211,21 @@ impl Server {
             .into()
     }
 
+    /// Sets a limit on the size of files that the process writes from now on, in bytes; none lifts it.
+    pub fn limit_files(&self, bytes: Option<u64>) {
+        let bytes = bytes.map_or("unlimited".to_owned(), |bytes| bytes.to_string());
+        // The soft limit alone, so that it can be lifted again.
+        let limit = format!("--fsize={bytes}:unlimited");
+        let set = Command::new("prlimit").args(["--pid", &self.pid().to_string(), &limit]).status();
+        assert!(set.unwrap().success(), "prlimit (util-linux) is needed");
+    }
+
+    /// As [`Server::get`], of an answer that comes to its end when what it tells of does.
+    pub fn listen(&self, path: &str) -> Answer {
+        let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+        read(agent.get(format!("{}{path}", self.url())).call().unwrap())
+    }
+
     pub fn try_get(&self, path: &str) -> Option<Answer> {
         Self::agent().get(format!("{}{path}", self.url())).call().ok().and_then(try_read)
     }

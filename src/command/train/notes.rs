@@ -6,17 +6,11 @@ use anyhow::Context as _;
 
 use super::done::Done;
 use crate::generation::{DataFolder, replace_file};
-
-/// The number of the generation that the run started from, 0 for none.
-const PARENT: &str = "parent";
-/// The number of the generation that it built.
-const GENERATION: &str = "generation";
-/// What it said at its end.
-const DONE: &str = "done.json";
+use crate::refresh::{DONE_FILE, GENERATION_FILE, PARENT_FILE};
 
 /// The generation that a run starts from: the live one, and for a run that goes on the one that was live then.
 pub(super) fn parent(data: &DataFolder, folder: &Path) -> anyhow::Result<Option<u64>> {
-    let file = folder.join(PARENT);
+    let file = folder.join(PARENT_FILE);
     match number(&file)? {
         Some(0) => Ok(None),
         Some(number) => Ok(Some(number)),
@@ -31,16 +25,16 @@ pub(super) fn parent(data: &DataFolder, folder: &Path) -> anyhow::Result<Option<
 
 /// The generation that the run built, as far as it came.
 pub(super) fn generation(folder: &Path) -> anyhow::Result<Option<u64>> {
-    number(&folder.join(GENERATION))
+    number(&folder.join(GENERATION_FILE))
 }
 
 pub(super) fn set_generation(folder: &Path, number: u64) -> anyhow::Result<()> {
-    write(&folder.join(GENERATION), &number.to_string())
+    write(&folder.join(GENERATION_FILE), &number.to_string())
 }
 
 /// What the run said at its end, if it came there.
 pub(super) fn done(folder: &Path) -> anyhow::Result<Option<Done>> {
-    let file = folder.join(DONE);
+    let file = folder.join(DONE_FILE);
     match std::fs::read(&file) {
         Ok(text) => serde_json::from_slice(&text).map(Some).with_context(|| file.display().to_string()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -49,7 +43,7 @@ pub(super) fn done(folder: &Path) -> anyhow::Result<Option<Done>> {
 }
 
 pub(super) fn set_done(folder: &Path, said: &Done) -> anyhow::Result<()> {
-    write(&folder.join(DONE), &said.json()?)
+    write(&folder.join(DONE_FILE), &said.json()?)
 }
 
 fn number(file: &Path) -> anyhow::Result<Option<u64>> {

@@ -2,6 +2,7 @@
 
 mod chunks;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -265,9 +266,9 @@ fn a_change_that_cannot_be_written_down_is_not_made() {
 }
 
 #[test]
-fn a_refresh_makes_no_generation_live_that_did_not_pass_and_leaves_the_newest() {
+fn a_refresh_makes_no_generation_live_that_did_not_pass() {
     let folder = tempfile::tempdir().unwrap();
-    let machine = machine(|settings| settings.keep_generations = 2);
+    let machine = machine(|_| {});
     let retriever = Arc::new(retriever(folder.path(), &machine));
     done(retriever.write(vec![document("a", "one text")])).unwrap();
     for (standing, number) in [(Standing::Ready, 2), (Standing::Ready, 3), (Standing::Candidate, 4)] {
@@ -285,11 +286,9 @@ fn a_refresh_makes_no_generation_live_that_did_not_pass_and_leaves_the_newest() 
     assert_eq!(numbers(&retriever), [1, 2, 3, 4]);
     // A person's change removes nothing.
     let by_hand = done(retriever.activate(4, Initiator::Person)).unwrap();
-    assert_eq!((by_hand.status, by_hand.removed.len()), (Standing::Rejected, 0));
-    assert_eq!(numbers(&retriever), [1, 2, 3, 4]);
-    // Number 1 is the parent of the one that goes live, 3 and 4 are the newest.
-    let report = done(retriever.activate(3, Initiator::Refresh { compared: Some(4) })).unwrap();
-    assert_eq!((report.removed, numbers(&retriever)), (vec![2], vec![1, 3, 4]));
+    assert_eq!(by_hand.status, Standing::Rejected);
+    done(retriever.activate(3, Initiator::Refresh { compared: Some(4) })).unwrap();
+    assert_eq!(numbers(&retriever), [1, 2, 3, 4], "a change of the live one removes nothing");
 
     assert!(matches!(done(retriever.remove(3)).unwrap_err(), Error::Live(3)));
     done(retriever.remove(4)).unwrap();
@@ -299,6 +298,51 @@ fn a_refresh_makes_no_generation_live_that_did_not_pass_and_leaves_the_newest() 
     assert!(matches!(done(retriever.activate(5, Initiator::Person)).unwrap_err(), Error::SwapRunning));
     drop(turn);
     done(retriever.remove(5)).unwrap();
+}
+
+#[test]
+fn a_verdict_is_written_beside_what_the_manifest_says_by_then() {
+    let folder = tempfile::tempdir().unwrap();
+    let machine = machine(|_| {});
+    let retriever = Arc::new(retriever(folder.path(), &machine));
+    let generation = retriever.data.generation(1);
+    let before = Manifest::read(&generation).unwrap();
+    done(retriever.write(vec![document("a", "one text")])).unwrap();
+    done(retriever.save()).unwrap();
+    let measures = BTreeMap::from([("nDCG@10".to_owned(), 0.5)]);
+    Manifest::judge(&generation, Standing::Rejected, measures.clone()).unwrap();
+    let after = Manifest::read(&generation).unwrap();
+    assert_eq!((after.status, &after.measures, after.documents), (Standing::Rejected, &measures, 1));
+    assert_ne!(after.files, before.files);
+    after.verify(&generation).unwrap();
+}
+
+#[test]
+fn the_newest_generations_stay_of_those_that_passed_and_of_those_that_did_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let machine = machine(|settings| settings.keep_generations = 2);
+    let retriever = Arc::new(retriever(folder.path(), &machine));
+    done(retriever.write(vec![document("a", "one text")])).unwrap();
+    for (parent, standing) in [
+        (Some(1), Standing::Ready),
+        (Some(1), Standing::Ready),
+        (Some(2), Standing::Ready),
+        (Some(3), Standing::Ready),
+        (Some(3), Standing::Rejected),
+        (Some(3), Standing::Candidate),
+        (Some(3), Standing::Rejected),
+    ] {
+        build_another(&retriever, &machine, parent, standing);
+    }
+    done(retriever.activate(4, Initiator::Person)).unwrap();
+    let turn = retriever.turn().unwrap();
+    assert_eq!(retriever.keep_newest(), [0; 0], "not while somebody else changes them");
+    drop(turn);
+    // 4 is live and made from 2; 4 and 5 are the newest that passed, 7 and 8 of the others.
+    assert_eq!(retriever.keep_newest(), [1, 3, 6]);
+    assert_eq!(numbers(&retriever), [2, 4, 5, 7, 8]);
+    build_another(&retriever, &machine, Some(4), Standing::Rejected);
+    assert_eq!((retriever.keep_newest(), numbers(&retriever)), (vec![7], vec![2, 4, 5, 8, 9]));
 }
 
 #[test]
