@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use anced::corpus::{Split, Store};
 use anced::generation::{Manifest, Standing};
 use common::generations::live;
-use common::jobs::{ended, job, resume, start};
+use common::jobs::{PATIENCE, ended, job, resume, start};
 use common::judged::prepared;
 use common::random::Random;
 use common::references::References;
@@ -210,7 +210,7 @@ fn follow(data: &Path, server: &Server, id: &str, first: usize, wanted: usize) -
         if training.is_none() {
             training = training_of(server);
         }
-        assert!(started.elapsed() < Duration::from_secs(60), "{:?}\n{}", told(data, id), server.log());
+        assert!(started.elapsed() < PATIENCE, "{:?}\n{}", told(data, id), server.log());
         std::thread::sleep(Duration::from_millis(1));
     }
 }

@@ -12,10 +12,11 @@ use common::{anced, outcome};
 use serde_json::{Value, json};
 
 const ROUNDS: u64 = 5;
-const STEPS: u64 = 40;
+/// So many that mining comes to its end long before training does.
+const STEPS: u64 = 400;
 
 fn arguments<'a>(data: &'a Path, more: &[&'a str]) -> Vec<&'a str> {
-    let quick = "--json --overlap --inference-threads 1 --rounds 5 --steps 40 --batch 4 --depth 10 --query-tokens 16 \
+    let quick = "--json --overlap --inference-threads 1 --rounds 5 --steps 400 --batch 4 --depth 10 --query-tokens 16 \
                  --passage-tokens 24 --tolerance 1";
     let mut arguments = vec!["train", "--data", data.to_str().unwrap()];
     arguments.extend(quick.split_whitespace());

@@ -4,7 +4,7 @@
 mod common;
 
 use std::collections::HashMap;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -94,6 +94,8 @@ fn train() {
     let source = triples();
     println!("\nfrom {}", trainer.steps());
     while !trainer.is_done() {
+        // A line for each step, or the end of them: who kills it decides how far it comes, however busy the machine is.
+        std::io::stdin().read_line(&mut String::new()).unwrap();
         let step = trainer.step(&source).unwrap().step;
         println!("step {step}");
         if step.is_multiple_of(3) || trainer.is_done() {
@@ -123,17 +125,27 @@ fn process(kind: &str, folder: &Path, kill: &Kill) -> Vec<String> {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "train", "--ignored", "--nocapture"])
         .envs([(JOB, folder.as_os_str()), (KIND, kind.as_ref())])
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
     let out = child.stdout.take().unwrap();
+    let mut steer = child.stdin.take().filter(|_| matches!(kill, Kill::Steps(..)));
+    let mut go_on = || steer.as_mut().map_or(Ok(()), |input| input.write_all(b"\n"));
+    go_on().unwrap();
     if let Kill::Start(after) = kill {
         std::thread::sleep(*after);
         child.kill().unwrap();
     }
     let (mut printed, mut steps, mut due) = (Vec::new(), 0, true);
     for line in BufReader::new(out).lines().map(Result::unwrap) {
-        steps += usize::from(line.starts_with("step "));
+        if line.starts_with("step ") {
+            steps += 1;
+            if due {
+                // One that has come to its end reads no more.
+                let _ = go_on();
+            }
+        }
         if let Kill::Steps(wanted, in_save, after) = kill
             && due
             && steps >= *wanted
