@@ -29,7 +29,7 @@ impl Grade {
 ///   times is outvoted by eight later ones.
 /// - **The split** is drawn from the text: a share of the queries is kept aside for dev, the rest is trained on, none is
 ///   ever test. It is kept with the query, so that a query stays where it is when the share is changed. Texts that
-///   differ in upper and lower case only are drawn alike.
+///   differ in upper and lower case only stay together, where the first of them was drawn to.
 /// - **Files come first.** A text that files judge in dev or test, whatever its case, gets no judgment from feedback:
 ///   what is measured is not trained on. Where files judge it in train only, feedback adds to that query, and where they
 ///   judge the same document, their grade holds; a text of other case is a query of its own then, in train too.

@@ -8,7 +8,7 @@ use roaring::RoaringTreemap;
 use serde::Serialize;
 
 use super::documents::change;
-use super::feedback::{feedback_query, text_row};
+use super::feedback::{feedback_query, feedback_text_row, text_row};
 use super::queries::grade_and_source;
 use super::{Operation, Store, number, stored, text};
 use crate::corpus::{Error, Query, feedback, metadata};
@@ -234,10 +234,19 @@ impl Store {
             check.contents.feedback += 1;
             let query = key.try_into().ok().map(|key| feedback_query(key, json));
             match query {
-                Some(Ok(query)) if feedback::key(&query.text)[..] == *key => {}
+                Some(Ok(query)) if feedback::key(&query.text)[..] == *key => {
+                    let row = feedback_text_row(&query.text, feedback::key(&query.text));
+                    if self.tables.feedback_texts.get(transaction, &row)?.is_none() {
+                        check.note("feedback", format_args!("query {:?} is not found by its text", query.text));
+                    }
+                }
                 Some(Err(error)) => check.note("feedback", error),
                 _ => check.note("feedback", "the key of a query is not that of its text"),
             }
+        }
+        let (texts, queries) = (self.tables.feedback_texts.len(transaction)?, check.contents.feedback);
+        if texts != queries {
+            check.note("feedback", format_args!("{texts} texts of {queries} queries"));
         }
         for entry in self.tables.votes.iter(transaction)? {
             let (row, _) = entry?;

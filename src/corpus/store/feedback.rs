@@ -1,5 +1,7 @@
 //! Feedback: votes, and the judgments that they add up to.
 
+use std::collections::HashSet;
+
 use heed::{RoTxn, RwTxn};
 use serde::Serialize;
 
@@ -87,10 +89,34 @@ impl Store {
         text: &str,
         dev_share: f64,
     ) -> Result<FeedbackQuery, heed::Error> {
-        let query = FeedbackQuery { text: text.to_owned(), split: feedback::drawn_split(text, dev_share) };
-        let json = serde_json::to_vec(&query).map_err(|error| heed::Error::Encoding(error.into()))?;
-        self.tables.feedback.put(transaction, &key, &json)?;
+        let split = match self.split_of_alike(transaction, text)? {
+            Some(split) => split,
+            None => feedback::drawn_split(text, dev_share),
+        };
+        let query = FeedbackQuery { text: text.to_owned(), split };
+        self.keep_feedback_query(transaction, key, &query)?;
         Ok(query)
+    }
+
+    fn keep_feedback_query(
+        &self,
+        transaction: &mut RwTxn<'_>,
+        key: Key,
+        query: &FeedbackQuery,
+    ) -> Result<(), heed::Error> {
+        let json = serde_json::to_vec(query).map_err(|error| heed::Error::Encoding(error.into()))?;
+        self.tables.feedback.put(transaction, &key, &json)?;
+        self.tables.feedback_texts.put(transaction, &feedback_text_row(&query.text, key), &[])
+    }
+
+    /// The split of a query that feedback brought before with a text that differs in case only: the share of dev may have
+    /// been another then.
+    fn split_of_alike(&self, transaction: &RoTxn<'_>, text: &str) -> Result<Option<Split>, heed::Error> {
+        let loose = feedback::loose_key(text);
+        let Some(row) = self.tables.feedback_texts.prefix_iter(transaction, &loose)?.next() else { return Ok(None) };
+        let key = row?.0.get(loose.len()..).and_then(|key| key.try_into().ok());
+        let key: Key = key.ok_or_else(|| damaged("the key of a feedback query's text is damaged"))?;
+        Ok(self.feedback_query(transaction, key)?.map(|query| query.split))
     }
 
     fn outcome(
@@ -223,6 +249,36 @@ impl Store {
         })
     }
 
+    /// Fills the table of the feedback queries' texts in a store from before there was one. Queries that differ in case
+    /// only and were drawn into both splits are kept aside, all of them: what is measured is not trained on.
+    pub(super) fn index_feedback_texts(&self) -> Result<(), Error> {
+        let is_due = self.read(OPEN, |transaction| {
+            Ok(self.tables.feedback_texts.len(transaction)? != self.tables.feedback.len(transaction)?)
+        })?;
+        if !is_due {
+            return Ok(());
+        }
+        self.change(OPEN, |transaction| {
+            let mut queries = Vec::new();
+            for entry in self.tables.feedback.iter(transaction)? {
+                let (key, json) = entry?;
+                let key: Key = key.try_into().map_err(|_| damaged("the key of a feedback query is damaged"))?;
+                // One that is damaged is found when it is read, and by `anced verify`.
+                queries.extend(feedback_query(key, json).ok().map(|query| (key, query)));
+            }
+            let of_dev = queries.iter().filter(|(_, query)| query.split == Split::Dev);
+            let of_dev: HashSet<LooseKey> = of_dev.map(|(_, query)| feedback::loose_key(&query.text)).collect();
+            self.tables.feedback_texts.clear(transaction)?;
+            for (key, mut query) in queries {
+                if of_dev.contains(&feedback::loose_key(&query.text)) {
+                    query.split = Split::Dev;
+                }
+                self.keep_feedback_query(transaction, key, &query)?;
+            }
+            Ok(())
+        })
+    }
+
     /// How many queries of train and dev have a relevant document that is in the corpus.
     ///
     /// # Errors
@@ -249,6 +305,11 @@ impl Store {
 /// The row of `query_texts` for a query.
 pub(super) fn text_row(query: &str, number: u64) -> Vec<u8> {
     [&feedback::loose_key(query)[..], &number.to_be_bytes()].concat()
+}
+
+/// The row of `feedback_texts` for a query of feedback.
+pub(super) fn feedback_text_row(query: &str, key: Key) -> Vec<u8> {
+    [&feedback::loose_key(query)[..], &key].concat()
 }
 
 fn loose_entry(row: &[u8]) -> Result<(LooseKey, u64), heed::Error> {

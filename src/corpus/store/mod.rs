@@ -61,6 +61,8 @@ struct Tables {
     query_texts: Table,
     /// Key of a feedback query's text -> the query as JSON.
     feedback: Table,
+    /// Key of a feedback query's text whatever its case, that of the text -> nothing.
+    feedback_texts: Table,
     /// Key of a feedback query's text, document id -> votes, a byte each, oldest first.
     votes: Table,
     /// Job id -> the job as JSON, in the words of whoever runs it.

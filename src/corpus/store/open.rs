@@ -44,6 +44,7 @@ impl Store {
         let (tables, identity) = tables(&env, folder)?;
         let store = Self { folder: folder.to_path_buf(), env, tables, identity };
         store.index_query_texts()?;
+        store.index_feedback_texts()?;
         Ok(store)
     }
 }
@@ -124,6 +125,7 @@ fn tables(env: &Env<WithoutTls>, folder: &Path) -> Result<(Tables, String), Erro
             create("feedback")?,
             create("votes")?,
             create("jobs")?,
+            create("feedback_texts")?,
         )))
     });
     match created.map_err(failed)? {
@@ -139,6 +141,7 @@ fn tables(env: &Env<WithoutTls>, folder: &Path) -> Result<(Tables, String), Erro
             feedback,
             votes,
             jobs,
+            feedback_texts,
         )) => {
             let tables = Tables {
                 documents,
@@ -152,6 +155,7 @@ fn tables(env: &Env<WithoutTls>, folder: &Path) -> Result<(Tables, String), Erro
                 feedback,
                 votes,
                 jobs,
+                feedback_texts,
             };
             Ok((tables, identity))
         }

@@ -52,7 +52,7 @@ type Damage = fn(&Store, &mut heed::RwTxn<'_>) -> Result<(), heed::Error>;
 
 #[test]
 fn damage_in_any_table_is_found() {
-    let damages: [(&str, Damage); 14] = [
+    let damages: [(&str, Damage); 15] = [
         ("documents", |store, txn| store.tables.documents.delete(txn, &1_u64.to_be_bytes()).map(drop)),
         ("documents", |store, txn| store.tables.documents.put(txn, &4_u64.to_be_bytes(), b"{\"id\"")),
         ("documents", |store, txn| {
@@ -70,6 +70,7 @@ fn damage_in_any_table_is_found() {
         ("queries", |store, txn| store.tables.queries.put(txn, &1_u64.to_be_bytes(), b"[]")),
         ("queries", |store, txn| store.tables.query_ids.delete(txn, b"q2").map(drop)),
         ("queries", |store, txn| store.tables.query_texts.clear(txn)),
+        ("feedback", |store, txn| store.tables.feedback_texts.clear(txn)),
         ("judgments", |store, txn| store.tables.judgments.put(txn, b"\x00\x00\x00\x00\x00\x00\x00\x00\x09a", b"none")),
         ("feedback", |store, txn| store.tables.feedback.clear(txn)),
         ("jobs", |store, txn| store.tables.jobs.put(txn, b"other", b"{")),

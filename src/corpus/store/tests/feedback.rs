@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::{document, open};
+use crate::corpus::feedback::{self, FeedbackQuery};
 use crate::corpus::store::*;
 use crate::corpus::{Feedback, FeedbackOutcome, Grade, Judgment, Query, Source, Split, Votes};
 
@@ -217,4 +218,29 @@ fn a_store_from_before_feedback_learns_its_texts() {
     drop(store);
     let store = Store::open(folder.path()).unwrap();
     assert_eq!(vote(&store, "find files", "d1", 1).split, None);
+}
+
+#[test]
+fn texts_that_differ_in_case_stay_in_one_split_whatever_the_share_is_then() {
+    let (_folder, store) = with_documents();
+    assert_eq!(vote_in(&store, "List files", "d1", 1, 0.0).split, Some(Split::Train));
+    assert_eq!(vote_in(&store, "list  FILES", "d1", 1, 1.0).split, Some(Split::Train));
+    assert_eq!(vote_in(&store, "copy", "d1", 1, 1.0).split, Some(Split::Dev));
+    assert_eq!(vote_in(&store, "Copy", "d1", 1, 0.0).split, Some(Split::Dev));
+
+    // A store from before, where they were drawn apart: what is measured is not trained on.
+    let query = FeedbackQuery { text: "List files".into(), split: Split::Dev };
+    let json = serde_json::to_vec(&query).unwrap();
+    store
+        .change("forget", |transaction| {
+            store.tables.feedback_texts.clear(transaction)?;
+            store.tables.feedback.put(transaction, &feedback::key(&query.text), &json)
+        })
+        .unwrap();
+    let place = store.folder().to_path_buf();
+    drop(store);
+    let store = Store::open(&place).unwrap();
+    assert_eq!((judged(&store, Split::Train), judged(&store, Split::Dev).len()), (Vec::new(), 4));
+    assert_eq!(vote_in(&store, "LIST files", "d1", 1, 0.0).split, Some(Split::Dev));
+    assert_eq!(store.check().unwrap().findings, Vec::<String>::new());
 }
