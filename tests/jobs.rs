@@ -108,6 +108,27 @@ fn the_end_of_a_job_is_recorded_when_there_is_room_again() {
 }
 
 #[test]
+fn a_job_goes_on_only_where_there_is_room() {
+    let folder = data();
+    let server = Server::start(folder.path());
+    let id = start(&server, &quick(MANY));
+    stepping(&server, &id, 1);
+    assert_eq!(server.delete(&format!("/admin/jobs/{id}")).status, 200);
+    assert_eq!(ended(&server, &id)["state"], "cancelled");
+    assert!(server.stop().success());
+    // As if the disk had become too small meanwhile.
+    let mut large = record(folder.path(), &id);
+    large["plan"]["rounds"] = json!(1_000_000_000);
+    large["plan"]["recipe"]["schedule"]["steps"] = json!(1_000_000_000);
+    Store::open(&folder.path().join("store")).unwrap().put_job(&id, &large.to_string()).unwrap();
+
+    let server = Server::start(folder.path());
+    let refused = server.post(&format!("/admin/jobs/{id}/resume"), &json!({}));
+    assert_eq!(refused.status, 507, "{}", refused.text());
+    assert!(refused.json()["missing"].as_u64().unwrap() > 0 && job(&server, &id)["resumable"] == true);
+}
+
+#[test]
 fn a_record_that_cannot_be_read_hides_no_other() {
     let folder = data();
     let server = Server::start(folder.path());

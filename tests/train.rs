@@ -64,11 +64,9 @@ fn rounds_end_in_a_generation() {
     assert_eq!(of(&events, "measures").len(), 3, "before and after each round");
     // What is told of at its end lets itself be heard before: reading, each measurement, the shares of the end.
     let kinds: Vec<&str> = events.iter().map(|event| event["event"].as_str().unwrap()).collect();
-    let heard_before = |place: usize| kinds[..place].iter().rposition(|kind| *kind != "alive").unwrap_or(0) + 1 < place;
-    let told = |kind: &'static str| (0..kinds.len()).filter(move |place| kinds[*place] == kind);
-    assert!(kinds[0] == "alive" && told("measures").all(heard_before), "{kinds:?}");
-    let last = told("measures").next_back().unwrap();
-    assert_eq!(kinds[last + 1], "alive", "{kinds:?}");
+    let measured: Vec<usize> = (0..kinds.len()).filter(|&place| kinds[place] == "measures").collect();
+    assert!(kinds[0] == "alive" && measured.iter().all(|&place| kinds[place - 1] == "alive"), "{kinds:?}");
+    assert_eq!(kinds[measured[2] + 1], "alive", "{kinds:?}");
     let gate = events.iter().filter(|event| event["event"] == "phase" && event["phase"] == "gate");
     let gate: Vec<(u64, u64)> = gate.map(|at| (at["done"].as_u64().unwrap(), at["total"].as_u64().unwrap())).collect();
     assert_eq!((gate[0], gate.last()), ((0, 40), Some(&(40, 40))), "of both generations");
@@ -157,7 +155,7 @@ fn a_run_that_came_to_its_end_is_not_trained_again() {
     // Another one is live by now.
     events(&train(data, &["--tolerance", "1"]));
     assert_eq!(live(), "3\n");
-    let late = events(&train(data, &["--tolerance", "-1", "--resume", &job]));
+    let late = events(&train(data, &["--tolerance=-1", "--resume", &job]));
     assert!(of(&late, "step").is_empty(), "{late:?}");
     let done = of(&late, "done")[0];
     assert_eq!((&done["generation"], &done["live"], &done["published"]), (&json!(2), &json!(3), &json!(false)));
@@ -170,6 +168,7 @@ fn what_cannot_be_trained_is_told() {
     let data = folder.path();
     prepared(data);
     for (more, code, says) in [
+        (vec!["--rounds", "1000000000", "--steps", "1"], 1, "are missing; make room, or train fewer rounds"),
         (vec!["--rounds", "0"], 2, "rounds"),
         (vec!["--lr", "0"], 2, "learning rate"),
         (vec!["--measure", "speed"], 2, "speed"),

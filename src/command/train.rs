@@ -18,6 +18,7 @@ use super::{Engine, print};
 use crate::ance::{self, Event, Gate, Leave, Outcome, Plan, Run, Texts};
 use crate::encoder::{EncoderOptions, Overrides};
 use crate::generation::{DataFolder, Machine, Manifest, Origin, Standing, build_from};
+use crate::refresh::check_room;
 use crate::settings::{Settings, TrainArgs};
 use crate::telemetry::Metrics;
 
@@ -110,6 +111,12 @@ impl Train {
             return Ok(done);
         }
         let parent = notes::parent(data, folder)?;
+        if let Some(parent) = parent
+            && self.job.is_none()
+        {
+            // The server has looked for its jobs.
+            check_room(data, parent, plan, folder)?;
+        }
         let (source, overrides) = source(data, parent, settings)?;
         let machine = machine.with_overrides(overrides.clone());
         let store = Arc::clone(data.store());

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::retriever::blocking;
-use super::{Error, Manifest, Retriever, Standing};
+use super::{DataFolder, Error, Manifest, Retriever, Standing};
 
 /// The receipt of a removal.
 #[derive(Debug, Clone, Copy)]
@@ -53,6 +53,11 @@ impl Retriever {
     /// Whether a generation is on the disk.
     pub fn has(&self, number: u64) -> bool {
         self.data.generation(number).is_dir()
+    }
+
+    /// The data folder that its generations lie in.
+    pub fn data(&self) -> &DataFolder {
+        &self.data
     }
 
     /// Removes old generations, as many as `keep_generations` says are too many, and returns their numbers; blocking. Of

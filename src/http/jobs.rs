@@ -338,7 +338,7 @@ impl From<Error> for Problem {
             Error::NoRoom { needed, free, .. } => {
                 let missing = needed.saturating_sub(free);
                 let detail = format!(
-                    "the refresh needs about {needed} bytes on the disk and {free} are free: {missing} are missing; make \
+                    "the training needs about {needed} bytes on the disk and {free} are free: {missing} are missing; make \
                      room, or train fewer rounds"
                 );
                 Self::new(Reason::StorageFull, detail).with("missing", missing)

@@ -59,7 +59,7 @@ pub enum Error {
     Refused(String),
     /// The disk is too small.
     #[error(
-        "the refresh needs about {needed} bytes in {folder} and {free} are free: {} are missing; make room, or train \
+        "the training needs about {needed} bytes in {folder} and {free} are free: {} are missing; make room, or train \
          fewer rounds",
         needed.saturating_sub(*free)
     )]

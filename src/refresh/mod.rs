@@ -16,6 +16,7 @@ mod supervisor;
 mod tests;
 mod work;
 
+pub use disk::check_room;
 pub use error::Error;
 pub use events::{Events, Told};
 pub use job::{Job, RoundMeasures, State};

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{DONE_FILE, Error, GENERATION_FILE, PARENT_FILE, Refresh};
+use super::{DONE_FILE, Error, GENERATION_FILE, Job, PARENT_FILE, Refresh, check_room};
 
 /// What its process noted in a job's folder.
 #[derive(Debug, Clone, Copy, Default)]
@@ -68,6 +68,17 @@ impl Refresh {
         let (needed, what) = if is_over { (built, "built") } else { (parent, "started from") };
         let gone = needed.filter(|number| !self.0.retriever.has(*number))?;
         Some(format!("generation {gone}, which it {what}, was removed"))
+    }
+
+    /// Refuses to go on with a job that the disk is too small for; one that came to its end writes nothing more.
+    pub(super) fn check_room(&self, job: &Job) -> Result<(), Error> {
+        let folder = self.folder(&job.id);
+        let Needs { parent, is_over, .. } = Needs::of(&folder);
+        let live = self.0.retriever.live()?.number();
+        if is_over {
+            return Ok(());
+        }
+        check_room(self.0.retriever.data(), parent.unwrap_or(live), &job.plan, &folder)
     }
 
     pub(super) fn folder(&self, id: &str) -> PathBuf {

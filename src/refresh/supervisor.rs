@@ -7,9 +7,10 @@ use serde_json::{Value, json};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+use super::disk::{self, Sizes};
 use super::events::{ENDED, EventLog, Events};
 use super::process::{self, Limits, Wish};
-use super::{EVENTS_FILE, Error, Job, State, disk};
+use super::{EVENTS_FILE, Error, Job, State};
 use crate::ance::Plan;
 use crate::corpus::{AnsweredQueries, Store};
 use crate::generation::Retriever;
@@ -138,10 +139,11 @@ impl Refresh {
         let plan = Plan::from_settings(settings).map_err(|error| Error::Refused(error.to_string()))?;
         self.refuse_busy()?;
         self.refuse_fallback()?;
-        let queries = something_to_train_on(self.0.retriever.store())?;
+        let queries = something_to_train_on(self.0.retriever.store())?.train;
         let live = self.0.retriever.live()?;
-        let documents = self.0.retriever.store().count()?;
-        disk::check(&self.0.data, disk::needed(&live.manifest(), documents, queries.train, &plan))?;
+        let parameters = live.encoder().checkpoint().parameters() as u64;
+        let sizes = Sizes { parameters, documents: self.0.retriever.store().count()?, queries };
+        disk::check(&self.0.data, disk::needed(&live.manifest(), sizes, &plan))?;
         Ok(plan)
     }
 
@@ -168,6 +170,7 @@ impl Refresh {
             return Err(Error::Lost { id: job.id, reason });
         }
         self.refuse_fallback()?;
+        self.check_room(&job)?;
         let file = self.folder(id).join(super::SETTINGS_FILE);
         let text = std::fs::read(&file).map_err(Error::io(&file))?;
         let settings = serde_json::from_slice(&text)?;

@@ -1,8 +1,10 @@
 //! What needs no process.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends by panicking")]
 
+use super::disk::{self, Sizes};
 use super::events::EventLog;
-use super::{Error, Events, disk};
+use super::job::Said;
+use super::{Error, Events, Job};
 use crate::ance::Plan;
 use crate::generation::Manifest;
 use crate::settings::Settings;
@@ -52,12 +54,27 @@ fn what_a_run_keeps_of_documents_and_queries_is_counted() {
     .unwrap();
     let plan = |settings: Settings| Plan::from_settings(&settings).unwrap();
     let usual = plan(Settings::default());
-    let needed = |documents: u64, queries: u64, plan: &Plan| disk::needed(&manifest, documents, queries, plan);
+    let sizes = |documents: u64, queries: u64| Sizes { parameters: 250, documents, queries };
+    let needed = |documents: u64, queries: u64, plan: &Plan| disk::needed(&manifest, sizes(documents, queries), plan);
     // State, four checkpoints, an index, two files of vectors, 128 tokens a document, 100 candidates a query and round.
     assert_eq!(needed(100, 50, &usual), 6000 + 4000 + 6600 + 4800 + 100 * 128 * 6 + 50 * 100 * 4 * 3);
     let few = plan(Settings { negatives_per_query: Some(20), ..Settings::default() });
     assert_eq!(needed(100, 50, &usual) - needed(100, 50, &few), 50 * 80 * 4 * 3);
-    let pieces = disk::needed(&Manifest { dimension: 2, ..manifest.clone() }, 100, 0, &usual);
+    let pieces = disk::needed(&Manifest { dimension: 2, ..manifest.clone() }, sizes(100, 0), &usual);
     assert!(pieces > 200 * 128 * 6, "documents of two pieces: {pieces}");
+    // The same bytes as weights of 16 bits: 250 more bytes of state each, and checkpoints of twice the size.
+    let narrow = disk::needed(&manifest, Sizes { parameters: 500, ..sizes(100, 50) }, &usual);
+    assert_eq!(narrow - needed(100, 50, &usual), 6000 + 4 * 1000);
     assert_eq!(needed(u64::MAX, u64::MAX, &usual), u64::MAX);
+}
+
+#[test]
+fn what_is_built_of_an_earlier_round_sets_no_job_back() {
+    let plan = Plan::from_settings(&Settings::default()).unwrap();
+    let mut job = Job::new("job".into(), plan);
+    let said = |round: u64, phase: &str| Said::Phase { round, phase: phase.into(), done: 0, beside: false };
+    for (round, phase, expected) in [(3, "train", 3), (3, "encode", 3), (2, "build", 3), (2, "gate", 3)] {
+        assert!(job.saw(&said(round, phase)), "{phase}");
+        assert_eq!((job.round, job.phase.as_deref()), (expected, Some(phase)));
+    }
 }
