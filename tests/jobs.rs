@@ -129,6 +129,21 @@ fn a_job_goes_on_only_where_there_is_room() {
 }
 
 #[test]
+fn a_program_that_was_replaced_goes_on_training() {
+    let folder = data();
+    // Not the binary itself: it is everybody's.
+    let program = folder.path().join("anced");
+    std::fs::copy(env!("CARGO_BIN_EXE_anced"), &program).unwrap();
+    let run_copy = format!("shift; exec {} \"$@\"", program.display());
+    let server = Server::spawn_by(&["sh", "-c", &run_copy, "sh"], folder.path(), &[]);
+    server.wait_until_ready();
+    std::fs::remove_file(&program).unwrap();
+    std::fs::write(&program, "not a program").unwrap();
+    let done = ended(&server, &start(&server, &quick(1)));
+    assert_eq!(done["state"], "done", "{done}");
+}
+
+#[test]
 fn a_record_that_cannot_be_read_hides_no_other() {
     let folder = data();
     let server = Server::start(folder.path());

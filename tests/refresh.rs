@@ -103,6 +103,7 @@ fn a_refresh_goes_live_while_searches_and_writes_go_on() {
     let job = job(&server, &id);
     assert_eq!((&job["state"], &job["step"], &job["generation"]), (&json!("done"), &json!(12), &json!(2)), "{job}");
     assert_eq!((job["measures"].as_array().unwrap().len(), &job["resumable"]), (3, &json!(false)), "{job}");
+    assert_eq!(job["round"], 2, "whichever round was the best: {job}");
     for number in 0..written {
         let found = server.search_ids(&format!("a lamp number {number} of the harbour"), 60 + written);
         assert!(found.contains(&format!("n{number}")), "n{number} of {written}");

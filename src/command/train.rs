@@ -98,7 +98,7 @@ impl Train {
     ) -> anyhow::Result<Done> {
         let _turn = child::turn(data.path(), stop)?;
         let machine = Machine::new(settings, Arc::new(Metrics::new()?))?;
-        let mut show = Show::new(self.json);
+        let mut show = Show::new(self.json, plan.recipe.schedule.steps);
         let gate = |round| Gate { measure: plan.measure, tolerance: settings.tolerance, round };
         if let Some(done) = notes::done(folder)? {
             if done.holds(data.live()?) {

@@ -1,6 +1,6 @@
 //! The training process of a job, from its start to its end.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -96,9 +96,17 @@ pub(super) fn write_settings(folder: &Path, settings: &Settings) -> Result<(), E
     Ok(replace_file(&file, &text)?)
 }
 
+/// The file of this program. One that was replaced while it runs has no name any more, and the new one of that name may
+/// be of another version.
+fn own_program() -> std::io::Result<PathBuf> {
+    let named = std::env::current_exe()?;
+    let unnamed = Path::new("/proc/self/exe");
+    Ok(if !named.exists() && unnamed.exists() { unnamed.to_path_buf() } else { named })
+}
+
 /// Starts the process of a job.
 pub(super) fn start(data: &Path, id: &str, settings: &Settings) -> Result<Child, Error> {
-    let program = std::env::current_exe().map_err(Error::io(Path::new("the program's own file")))?;
+    let program = own_program().map_err(Error::io(Path::new("the program's own file")))?;
     let log = data.join("jobs").join(id).join(LOG_FILE);
     let told = std::fs::File::options().create(true).append(true).open(&log).map_err(Error::io(&log))?;
     let mut command = Command::new(&program);

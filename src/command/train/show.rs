@@ -7,12 +7,14 @@ use crate::ance::{Event, Means, Texts, Used};
 /// Shows events as they come.
 pub(super) struct Show {
     json: bool,
+    /// Of all rounds.
+    steps: u64,
     bar: Option<(&'static str, Progress)>,
 }
 
 impl Show {
-    pub(super) fn new(json: bool) -> Self {
-        Self { json, bar: None }
+    pub(super) fn new(json: bool, steps: u64) -> Self {
+        Self { json, steps, bar: None }
     }
 
     pub(super) fn event(&mut self, event: &Event) -> Result<(), crate::ance::Error> {
@@ -27,7 +29,7 @@ impl Show {
             Event::Phase { round, phase, done, total, .. } => self.progress(*round, phase, *done, *total, ""),
             Event::Step { round, report } => {
                 let message = format!("loss {:.4}", report.loss);
-                self.progress(*round, "train", report.step, report.step, &message);
+                self.progress(*round, "train", report.step, self.steps, &message);
             }
             Event::Candidates(Used { round, from_step }) => {
                 self.finish();
