@@ -33,6 +33,35 @@ async fn who_comes_late_hears_everything_once_and_in_order() {
     assert!(past.next().await.is_none());
 }
 
+#[tokio::test]
+async fn who_is_slow_or_comes_late_misses_nothing_that_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("events");
+    let log = EventLog::open(&path).unwrap();
+    let mut slow = log.listen(0).unwrap();
+    for step in 1..=12_000 {
+        log.tell(&format!(r#"{{"event": "step", "step": {step}}}"#), true);
+        if step == 6_000 {
+            // It hears some and is then left behind.
+            for number in 1..=3_000 {
+                assert_eq!(slow.next().await.unwrap().number, Some(number));
+            }
+        }
+    }
+    let mut late = log.listen(0).unwrap();
+    log.tell(r#"{"event": "ended"}"#, true);
+    for (listener, first) in [(&mut slow, 3_001), (&mut late, 1)] {
+        for number in first..=12_001 {
+            assert_eq!(listener.next().await.unwrap().number, Some(number));
+        }
+        assert!(listener.next().await.is_none());
+    }
+    drop(log);
+    let log = EventLog::open(&path).unwrap();
+    log.tell(r#"{"event": "started"}"#, true);
+    assert_eq!(log.listen(12_001).unwrap().next().await.unwrap().number, Some(12_002));
+}
+
 #[test]
 fn a_full_disk_is_told_with_what_is_missing() {
     let folder = tempfile::tempdir().unwrap();
