@@ -7,6 +7,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::files::replace;
 use super::{Error, Event, Listener};
 use crate::corpus::{Judgment, Query, Split, Store, View, loose_key};
 use crate::encoder::{Checkpoint, Side, TextEncoder};
@@ -72,20 +73,19 @@ impl TrainingData {
                 .map_err(|error| Error::State { file: file.to_path_buf(), reason: error.to_string() }),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 let data = Self::read(store, checkpoint, lengths, listener)?;
-                data.keep(file).map_err(Error::io(file))?;
+                data.keep(file)?;
                 Ok(data)
             }
             Err(error) => Err(Error::io(file)(error)),
         }
     }
 
-    fn keep(&self, file: &Path) -> std::io::Result<()> {
-        let unfinished = file.with_extension("new");
-        let mut writer = BufWriter::new(File::create(&unfinished)?);
-        serde_json::to_writer(&mut writer, self)?;
-        writer.flush()?;
-        writer.get_ref().sync_all()?;
-        std::fs::rename(&unfinished, file)
+    fn keep(&self, file: &Path) -> Result<(), Error> {
+        replace(file, |place| {
+            let mut writer = BufWriter::new(File::create(place).map_err(Error::io(place))?);
+            let written = serde_json::to_writer(&mut writer, self).map_err(std::io::Error::from);
+            written.and_then(|()| writer.flush()).map_err(Error::io(place))
+        })
     }
 
     /// Reads and tokenises what the store holds now, all of it as of one moment: of a document that is written meanwhile

@@ -9,6 +9,7 @@ mod answers;
 mod data;
 mod error;
 mod event;
+mod files;
 mod gate;
 mod inference;
 mod leftovers;

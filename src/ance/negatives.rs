@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Error;
 use super::data::TrainingData;
+use super::files::replace;
 use super::inference::Hit;
 use crate::evaluation::Bm25;
 use crate::settings::Negatives;
@@ -101,10 +102,7 @@ impl Candidates {
         for (name, view) in views {
             tensors.push((name, view.map_err(|error| fail(&error))?));
         }
-        let unfinished = file.with_extension("new");
-        safetensors::serialize_to_file(tensors, None, &unfinished).map_err(|error| fail(&error))?;
-        std::fs::File::open(&unfinished).and_then(|file| file.sync_all()).map_err(Error::io(&unfinished))?;
-        std::fs::rename(&unfinished, file).map_err(Error::io(file))
+        replace(file, |place| safetensors::serialize_to_file(tensors, None, place).map_err(|error| fail(&error)))
     }
 
     /// Reads what was written for `queries` queries and `documents` documents.

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::answers::drop_answers;
 use super::data::TrainingData;
+use super::files::replace;
 use super::inference::{Hit, Vectors};
 use super::negatives::{Candidates, bm25_hits};
 use super::reuse::known_vector;
@@ -256,8 +257,8 @@ impl<'a> Run<'a> {
         let file = self.candidates_file(round);
         if self.plan.mine_once && round > 0 {
             let first = self.candidates_file(0);
-            std::fs::copy(&first, &file).map_err(Error::io(&file))?;
-            return Ok(());
+            // Never half of it: a run that goes on takes what is there for what was mined.
+            return replace(&file, |place| std::fs::copy(&first, place).map(drop).map_err(Error::io(&file)));
         }
         let total = data.train.len() as u64;
         let mut mined = |done: usize| {

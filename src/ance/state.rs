@@ -1,14 +1,15 @@
 //! The state of a run on disk: weights, moments and step, in one safetensors file.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::path::Path;
 
 use safetensors::tensor::{Dtype, TensorView};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::files::sync;
 use super::{Error, Recipe};
+use crate::generation::hexadecimal;
 use crate::onnx::{LossScale, Moments};
 
 /// The file's name in a job's folder.
@@ -47,7 +48,7 @@ impl Header {
         for values in [weights, &moments.first, &moments.second] {
             digest.update(bytemuck::cast_slice::<f32, u8>(values));
         }
-        Ok(digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+        Ok(hexadecimal(&digest.finalize()))
     }
 }
 
@@ -86,11 +87,6 @@ fn write_file(
         .map_err(|error| Error::io(&place)(std::io::Error::other(error)))?;
     sync(&place)?;
     std::fs::rename(&place, &file).map_err(Error::io(&file))
-}
-
-/// Flushes a file or a folder's entries to the disk.
-fn sync(path: &Path) -> Result<(), Error> {
-    File::open(path).and_then(|opened| opened.sync_all()).map_err(Error::io(path))
 }
 
 fn remove(folder: &Path) -> Result<(), Error> {

@@ -7,6 +7,7 @@ use sha2::{Digest as _, Sha256};
 use super::state::{self, Header};
 use super::{Error, Recipe, Source};
 use crate::encoder::{Checkpoint, Overrides};
+use crate::generation::hexadecimal;
 use crate::onnx::bert::DropoutSeed;
 use crate::onnx::{Placement, Runtime, TrainingOptions, TrainingSession, Weights};
 
@@ -144,5 +145,5 @@ fn digest(weights: &Weights) -> Result<String, Error> {
     for file in weights.files() {
         digest.update(crate::system::map_file(file.path()).map_err(Error::io(file.path()))?);
     }
-    Ok(digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hexadecimal(&digest.finalize()))
 }

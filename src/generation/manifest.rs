@@ -260,7 +260,7 @@ pub(super) fn checkpoint_digest(files: &BTreeMap<String, FileRecord>) -> String 
     hexadecimal(&digest.finalize())
 }
 
-pub(super) fn hexadecimal(bytes: &[u8]) -> String {
+pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
