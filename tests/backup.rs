@@ -8,8 +8,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use common::corpus::wait_for;
 use common::generations::{activate, two_generations};
+use common::jobs::{ended, job, quick, resume, start, stepping};
 use common::judged::prepared;
 use common::random::Random;
 use common::{Ending, Outcome, Server, anced, outcome};
@@ -220,14 +220,12 @@ fn jobs_go_on_from_a_snapshot_unless_they_ran() {
     prepared(data.path());
     let backups = tempfile::tempdir().unwrap();
     let server = Server::start(data.path());
-    let job = |server: &Server, id: &str| server.get(&format!("/admin/jobs/{id}")).json();
-    let body = json!({"rounds": 2, "steps": 5000, "batch": 4, "depth": 10, "query_tokens": 16, "passage_tokens": 24});
-    let id = server.post("/admin/refresh", &body).json()["job"].as_str().unwrap().to_owned();
-    wait_for("a step", || job(&server, &id)["step"].as_u64().unwrap() > 1);
+    let id = start(&server, &quick(5000));
+    stepping(&server, &id, 2);
     let taken = object(&snapshot(data.path(), &backups.path().join("running")));
     assert!(taken["left_out"].to_string().contains(&id), "{taken}");
     assert_eq!(server.delete(&format!("/admin/jobs/{id}")).status, 200);
-    wait_for("the end", || job(&server, &id)["state"] == "cancelled");
+    assert_eq!(ended(&server, &id)["state"], "cancelled");
     let taken = object(&snapshot(data.path(), &backups.path().join("cancelled")));
     assert_eq!(taken["left_out"], json!([]), "{taken}");
     drop(server);
@@ -244,7 +242,7 @@ fn jobs_go_on_from_a_snapshot_unless_they_ran() {
     object(&restore(&backups.path().join("cancelled"), &place));
     let server = Server::start(&place);
     let at = job(&server, &id)["step"].as_u64().unwrap();
-    assert_eq!(server.post(&format!("/admin/jobs/{id}/resume"), &json!({})).status, 202);
-    wait_for("more steps", || job(&server, &id)["step"].as_u64().unwrap() > at);
+    resume(&server, &id);
+    stepping(&server, &id, at + 1);
     assert!(server.stop().success());
 }
