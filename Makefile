@@ -1,6 +1,7 @@
 # Everything a newcomer runs. `make serve` goes from a fresh clone to a server that answers over the sample corpus;
 # `make test` is what CI runs. Both need Rust, a C++ compiler, Python 3 with pip, and nothing else; the tests of the web
-# page take Debian's Chromium too, and are skipped where there is none.
+# page and of the metrics take Debian's Chromium and Prometheus too, and are skipped where there are none; with
+# ANCED_REQUIRE_TOOLS=1, as CI sets it, they fail instead.
 
 DATA ?= data
 LISTEN ?= 127.0.0.1:8080

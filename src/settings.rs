@@ -22,7 +22,7 @@ pub use choices::{
 pub use flag::Flag;
 
 /// Names of environment variables that start with `ANCED_` and are read elsewhere.
-const OTHER_VARIABLES: [&str; 4] = ["config", "reference", "test_device", "test_precision"];
+const OTHER_VARIABLES: [&str; 5] = ["config", "reference", "require_tools", "test_device", "test_precision"];
 
 /// The largest number of pieces that a document can be cut into.
 const MOST_CHUNKS: usize = 256;

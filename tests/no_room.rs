@@ -9,7 +9,7 @@ use std::process::Command;
 
 use common::corpus::wait_for;
 use common::random::Random;
-use common::{Outcome, Server, outcome, root, tiny_model};
+use common::{Outcome, Server, outcome, starter, tiny_model};
 use serde_json::{Value, json};
 
 fn size(file: &Path) -> u64 {
@@ -169,10 +169,9 @@ fn a_save_that_fails_while_writes_go_on_is_not_tried_at_every_one() {
 }
 
 fn limited(blocks: u32, arguments: &[&str]) -> Outcome {
-    let output = Command::new("sh")
+    let output = starter("sh")
         .args(["-c", &format!("ulimit -f {blocks}; exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_anced")])
         .args(arguments)
-        .current_dir(root())
         .output()
         .unwrap();
     let [stdout, stderr] = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());

@@ -4,31 +4,27 @@
 
 mod common;
 
-use std::io::Write;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use common::dashboards::{NAMES, dashboard, deploy, marks, shown, variables};
 use common::generations::activate;
+use common::jobs::PATIENCE;
 use common::judged::prepared;
 use common::prometheus::{Prometheus, has_number, program, promtool};
-use common::{Ending, Server};
+use common::{Ending, Server, skipped};
 use serde_json::{Value, json};
 
 /// Steps that nothing here waits for.
 const MANY: u64 = 5000;
-/// Far more than anything here takes.
-const PATIENCE: Duration = Duration::from_secs(600);
 
 /// Says so and returns true where Prometheus cannot be had.
 fn is_skipped() -> bool {
     let missing: Vec<&str> = ["prometheus", "promtool"].into_iter().filter(|name| program(name).is_none()).collect();
     if !missing.is_empty() {
-        // Past the test harness, which keeps the output of tests that pass to itself.
         let missing = missing.join(" and no ");
-        let told = format!("skipped: no {missing} on PATH or in .cache/prometheus; `make prometheus` fetches it\n");
-        std::io::stderr().write_all(told.as_bytes()).unwrap();
+        skipped(&format!("no {missing} on PATH or in .cache/prometheus; `make prometheus` fetches it"));
     }
     !missing.is_empty()
 }

@@ -5,7 +5,7 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
 use common::Server;
@@ -191,7 +191,10 @@ fn a_collector_is_told_each_request_and_the_stages_of_a_search() {
 #[test]
 fn a_collector_that_is_away_is_told_once_and_hurts_nobody() {
     let data = tempfile::tempdir().unwrap();
-    let endpoint = format!("http://127.0.0.1:{}", common::free_port());
+    // The near end of a connection: its port is taken, and nobody listens on it.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let line = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let endpoint = format!("http://{}", line.local_addr().unwrap());
     let mut server = Server::start_with(data.path(), &["--otlp-endpoint", &endpoint]);
     for _ in 0..20 {
         assert!(server.search_ids("a", 1).is_empty());
@@ -221,8 +224,11 @@ fn a_fall_back_to_the_cpu_shows() {
         let data = tempfile::tempdir().unwrap();
         let mut all = vec!["--onnxruntime", copy.to_str().unwrap()];
         all.extend(arguments);
-        let server = Server::start_with(data.path(), &all);
-        (metrics(&server)["anced_encoder_fallback"], server.log().contains("CUDA cannot be used"))
+        let mut server = Server::start_with(data.path(), &all);
+        let told = metrics(&server)["anced_encoder_fallback"];
+        server.signal("TERM");
+        assert!(server.wait().success());
+        (told, server.log().contains("CUDA cannot be used"))
     };
     assert_eq!(fallback(&["--device", "cpu"]), (0.0, false));
     assert_eq!(fallback(&["--device", "auto"]), (1.0, true));

@@ -10,8 +10,7 @@ pub mod judged;
 pub mod prometheus;
 pub mod raw;
 
-use std::io::{BufRead, BufReader, Read};
-use std::net::TcpListener;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,8 +23,9 @@ pub mod random;
 pub mod references;
 pub mod training;
 
-/// How long a server may take to get ready; far more than it needs.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// How long anything here may take: far more than it needs, also where it trains with the lowest priority beside whatever
+/// else the machine does.
+pub const PATIENCE: Duration = Duration::from_secs(600);
 
 /// The repository's root.
 pub fn root() -> PathBuf {
@@ -37,11 +37,32 @@ pub fn tiny_model() -> PathBuf {
     root().join("tests/fixtures/reference/bert-mean")
 }
 
-/// The command line of the binary under test, in the repository's root, where `.onnxruntime/` lies.
-pub fn anced<S: AsRef<std::ffi::OsStr>>(arguments: &[S]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_anced"));
-    command.current_dir(root()).args(arguments).env_remove("ANCED_CONFIG");
+/// A command that comes to start the binary under test, in the repository's root, where `.onnxruntime/` lies. It has the
+/// default settings: those of the environment and of an `anced.toml` there are of whoever runs the tests.
+pub fn starter(program: &str) -> Command {
+    let mut command = Command::new(program);
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("ANCED_") && name != "ANCED_ONNXRUNTIME" {
+            command.env_remove(name);
+        }
+    }
+    command.current_dir(root()).env("ANCED_CONFIG", root().join("tests/fixtures/no-settings.toml"));
     command
+}
+
+/// The command line of the binary under test.
+pub fn anced<S: AsRef<std::ffi::OsStr>>(arguments: &[S]) -> Command {
+    let mut command = starter(env!("CARGO_BIN_EXE_anced"));
+    command.args(arguments);
+    command
+}
+
+/// Says that a test is skipped, past the test harness, which keeps the output of tests that pass to itself. Where
+/// `ANCED_REQUIRE_TOOLS` is 1, as in CI, nothing may be skipped.
+pub fn skipped(why: &str) {
+    let must_run = std::env::var_os("ANCED_REQUIRE_TOOLS").is_some_and(|value| value == "1");
+    assert!(!must_run, "ANCED_REQUIRE_TOOLS is 1, and there is {why}");
+    std::io::stderr().write_all(format!("skipped: {why}\n").as_bytes()).unwrap();
 }
 
 /// How a command of the binary under test ended.
@@ -55,17 +76,12 @@ pub struct Outcome {
 
 /// Runs the binary under test to its end.
 pub fn outcome<S: AsRef<std::ffi::OsStr>>(arguments: &[S], variables: &[(&str, String)]) -> Outcome {
-    let mut command = Command::new("timeout");
+    let mut command = starter("timeout");
     command.args(["-s", "KILL", "120", env!("CARGO_BIN_EXE_anced")]).args(arguments).stdin(Stdio::null());
-    command.current_dir(root()).env_remove("ANCED_CONFIG").envs(variables.iter().map(|(name, value)| (name, value)));
+    command.envs(variables.iter().map(|(name, value)| (name, value)));
     let output = command.output().unwrap();
     let [stdout, stderr] = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     Outcome { code: output.status.code(), stdout, stderr }
-}
-
-/// A free loopback port; another process may take it before it is used, which then shows as "cannot listen".
-pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// Tells the threads beside it to end, also where it is dropped by a failing assertion: a scope waits for them.
@@ -122,7 +138,7 @@ impl Server {
     }
 
     /// As [`Server::spawn`], started by another command, such as a shell that sets limits.
-    pub fn spawn_by(starter: &[&str], data: &Path, arguments: &[&str]) -> Self {
+    pub fn spawn_by(shell: &[&str], data: &Path, arguments: &[&str]) -> Self {
         let model = tiny_model();
         let mut all: Vec<std::ffi::OsString> = vec!["serve".into(), "--data".into(), data.into()];
         all.extend(["--listen".into(), "127.0.0.1:0".into()]);
@@ -130,12 +146,11 @@ impl Server {
             all.extend(["--model".into(), model.into()]);
         }
         all.extend(arguments.iter().map(Into::into));
-        let mut command = match starter {
+        let mut command = match shell {
             [] => anced(&all),
             [program, first @ ..] => {
-                let mut command = Command::new(program);
+                let mut command = starter(program);
                 command.args(first).arg(env!("CARGO_BIN_EXE_anced")).args(&all);
-                command.current_dir(root()).env_remove("ANCED_CONFIG");
                 command
             }
         };
@@ -204,11 +219,7 @@ impl Server {
     }
 
     fn agent() -> ureq::Agent {
-        ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .timeout_global(Some(Duration::from_secs(60)))
-            .build()
-            .into()
+        ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(PATIENCE)).build().into()
     }
 
     /// Sets a limit on the size of files that the process writes from now on, in bytes; none lifts it.

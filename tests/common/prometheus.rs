@@ -1,16 +1,17 @@
 //! A Prometheus under test: the real one, over a configuration of its own, gone when the test ends.
 
 use std::io::Write;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::{free_port, root};
+use super::{PATIENCE, root};
 
-/// How long it may take to start; far more than it needs.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How many ports are tried; more than one is seldom needed.
+const PORTS: usize = 10;
 
 /// The programs: of the machine, or where `make prometheus` puts them; none where they are not there.
 pub fn program(name: &str) -> Option<PathBuf> {
@@ -38,7 +39,13 @@ pub struct Prometheus {
 impl Prometheus {
     /// Starts it over the configuration file and waits until it answers; what it writes goes into `folder`.
     pub fn start(configuration: &Path, folder: &Path) -> Self {
-        let port = free_port();
+        // It takes no port from the system, and another process may be quicker to take a free one.
+        (0..PORTS).find_map(|_| Self::try_start(configuration, folder)).unwrap_or_else(|| panic!("no port is free"))
+    }
+
+    /// None where another process has the port that seemed to be free.
+    fn try_start(configuration: &Path, folder: &Path) -> Option<Self> {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let log = folder.join("prometheus.log");
         let child = Command::new(program("prometheus").unwrap())
             .arg(format!("--config.file={}", configuration.display()))
@@ -48,13 +55,19 @@ impl Prometheus {
             .stderr(std::fs::File::create(&log).unwrap())
             .spawn()
             .unwrap();
-        let prometheus = Self { child, url: format!("http://127.0.0.1:{port}") };
+        let mut prometheus = Self { child, url: format!("http://127.0.0.1:{port}") };
+        let said = || std::fs::read_to_string(&log).unwrap();
         let started = Instant::now();
-        while prometheus.now("vector(1)").is_err() {
-            assert!(started.elapsed() < PATIENCE, "{}", std::fs::read_to_string(&log).unwrap());
+        // What answers may be another program's, as long as this one has not said that it is ready.
+        while !said().contains("Server is ready") || prometheus.now("vector(1)").is_err() {
+            if let Some(status) = prometheus.child.try_wait().unwrap() {
+                assert!(said().contains("address already in use"), "prometheus ended, {status}: {}", said());
+                return None;
+            }
+            assert!(started.elapsed() < PATIENCE, "{}", said());
             std::thread::sleep(Duration::from_millis(50));
         }
-        prometheus
+        Some(prometheus)
     }
 
     /// The `data` of an answer of its API; none while it is not there.
