@@ -76,7 +76,7 @@ bench-train: setup ## a training step beside PyTorch's (brings PyTorch into an e
 	benches/train/run
 
 bench-ablation: setup build ## ANCE beside the other sources of negatives on the sample corpus: an hour and more
-	benches/ablation/run
+	ANCED="$(BINARY)" benches/ablation/run
 
 soak: setup build ## MINUTES (60) of mixed load with refreshes: memory and descriptors stay flat, nothing goes wrong
 	ANCED="$(BINARY)" benches/soak/run --minutes $(MINUTES)

@@ -17,7 +17,8 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SAMPLE = ROOT / "tests/data/nl2bash"
-ANCED = os.environ.get("ANCED", str(ROOT / "target/release/anced"))
+TARGET = ROOT / os.environ.get("CARGO_TARGET_DIR", "target")
+ANCED = os.environ.get("ANCED", str(TARGET / "release/anced"))
 START_SECONDS = 300
 # A connection that was idle for longer is not used again: the server might be about to close it.
 IDLE_SECONDS = 5
