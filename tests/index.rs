@@ -173,6 +173,7 @@ fn an_index_comes_back_from_disk_as_it_was() {
         for query in &queries {
             let before = index.search(query, 10, 128, None).unwrap();
             let after = again.search(query, 10, 128, None).unwrap();
+            assert_eq!(before.len(), after.len());
             for (before, after) in before.iter().zip(&after) {
                 assert!((before.score - after.score).abs() <= tolerance, "{before:?} {after:?}");
             }

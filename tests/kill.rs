@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use common::random::Random;
-use common::{Ending, Server};
+use common::{Ending, PATIENCE, Server};
 use serde_json::{Value, json};
 
 /// A search for everything may ask for so many, however many documents a fast machine writes.
@@ -224,17 +224,15 @@ fn list(server: &Server) -> BTreeMap<String, String> {
 fn settle(server: &Server) {
     let mut same = 0;
     let mut last = Value::Null;
-    for _ in 0..500 {
+    let started = Instant::now();
+    while same < 10 {
+        assert!(started.elapsed() < PATIENCE, "writes go on, or store and index differ for good: {last}");
+        std::thread::sleep(Duration::from_millis(20));
         let status = server.get("/admin/status").json();
         let now = json!([status["sequence"], status["documents"], status["indexed"]]);
         same = if now == last && status["documents"] == status["indexed"] { same + 1 } else { 0 };
-        if same == 10 {
-            return;
-        }
         last = now;
-        std::thread::sleep(Duration::from_millis(20));
     }
-    panic!("writes go on, or store and index differ for good: {last}");
 }
 
 fn check(server: &Server, writers: &mut [Writer]) {

@@ -133,7 +133,7 @@ fn a_body_over_the_limit_is_refused_and_the_limit_passes() {
 fn keys_open_what_they_are_for() {
     let data = tempfile::tempdir().unwrap();
     let keys = ["--search-key", "s3arch", "--write-key", "wr1te", "--admin-key", "adm1n"];
-    let server = Server::start_with(data.path(), &keys);
+    let mut server = Server::start_with(data.path(), &keys);
     let status = |method: &str, path: &str, key: &str, body: &str| {
         let key = if key.is_empty() { String::new() } else { format!("authorization: Bearer {key}\r\n") };
         let headers = format!("{key}content-type: application/json\r\n");
@@ -157,7 +157,10 @@ fn keys_open_what_they_are_for() {
         let seen = ["", "s3arch", "wr1te", "adm1n", "s3arch2"].map(|key| status(method, path, key, body));
         assert_eq!(seen, wanted, "{method} {path}");
     }
+    server.signal("TERM");
+    assert!(server.wait().success());
     let log = server.log();
+    assert!(log.contains("/search"), "requests are told: {log}");
     assert!(keys.iter().skip(1).step_by(2).all(|key| !log.contains(key)), "{log}");
 }
 
