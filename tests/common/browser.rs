@@ -1,18 +1,18 @@
 //! A headless Chromium, driven as a person would: by its pointer and its keys.
-#![allow(unreachable_pub, reason = "it is a module of a test")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use serde_json::{Value, json};
+use thirtyfour::error::WebDriverErrorInner;
 use thirtyfour::extensions::query::ElementQueryable;
 use thirtyfour::prelude::*;
 
-/// How long a page may take to show something; far more than it needs.
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::common::{PATIENCE, skipped};
 
 /// What a page is shown on.
 #[derive(Debug, Clone, Copy)]
@@ -25,6 +25,11 @@ pub struct Screen {
 
 pub const DESKTOP: Screen = Screen { width: 1280, height: 900, is_phone: false, is_dark: false };
 pub const PHONE: Screen = Screen { width: 360, height: 740, is_phone: true, is_dark: false };
+
+/// How many points a chart has.
+pub fn points(chart: &str) -> String {
+    format!("Number(document.querySelector('#{chart}').dataset.points)")
+}
 
 /// The process that drives the browser, and where it listens.
 struct Driver {
@@ -50,9 +55,7 @@ fn program(names: &[&str]) -> Option<PathBuf> {
 fn start_driver() -> Option<(Driver, PathBuf)> {
     let found = program(&["chromium", "chromium-browser", "google-chrome"]).zip(program(&["chromedriver"]));
     let Some((browser, driver)) = found else {
-        // Past the test harness, which keeps the output of tests that pass to itself.
-        let told = "skipped: no chromium and chromedriver in PATH; `make browser` installs Debian's\n";
-        std::io::stderr().write_all(told.as_bytes()).unwrap();
+        skipped("no chromium and chromedriver in PATH; `make browser` installs Debian's");
         return None;
     };
     let process = Command::new(driver).arg("--port=0").stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
@@ -150,6 +153,18 @@ impl Page {
         self.until(&format!("document.querySelector({}).textContent.includes({})", json!(css), json!(text))).await;
     }
 
+    /// A number, once it has stayed the same for a while.
+    pub async fn settled(&self, expression: &str) -> u64 {
+        let (mut last, mut same) = (None, 0);
+        while same < 10 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            let now = self.value(expression).await.as_u64();
+            same = if now == last { same + 1 } else { 0 };
+            last = now;
+        }
+        last.unwrap()
+    }
+
     pub async fn text(&self, css: &str) -> String {
         self.value(&format!("document.querySelector({}).textContent", json!(css))).await.as_str().unwrap().to_owned()
     }
@@ -158,10 +173,23 @@ impl Page {
         self.value(&format!("document.querySelectorAll({}).length", json!(css))).await.as_u64().unwrap()
     }
 
-    /// Presses an element as soon as it can be pressed.
+    /// Presses an element as soon as it can be pressed. A table that is made anew in between has another in its place.
     pub async fn click(&self, css: &str) {
+        let started = Instant::now();
+        loop {
+            match self.try_click(css).await {
+                Ok(()) => return,
+                Err(error) => {
+                    let is_stale = matches!(*error, WebDriverErrorInner::StaleElementReference(_));
+                    assert!(is_stale && started.elapsed() < PATIENCE, "{css}: {error}");
+                }
+            }
+        }
+    }
+
+    async fn try_click(&self, css: &str) -> WebDriverResult<()> {
         let found = self.session.query(By::Css(css)).and_clickable().wait(PATIENCE, Duration::from_millis(50));
-        found.first().await.unwrap().click().await.unwrap();
+        found.first().await?.click().await
     }
 
     /// Types into a field, over what is in it.
@@ -169,6 +197,14 @@ impl Page {
         let field = self.session.find(By::Css(css)).await.unwrap();
         field.clear().await.unwrap();
         field.send_keys(text).await.unwrap();
+    }
+
+    /// On the page of training: sets how long a refresh is and starts it.
+    pub async fn start(&self, rounds: u32, steps: u32) {
+        self.until("!document.querySelector('#start-button').disabled").await;
+        self.fill("#rounds", &rounds.to_string()).await;
+        self.fill("#steps", &steps.to_string()).await;
+        self.click("#start-button").await;
     }
 
     /// Presses keys, wherever the focus is.

@@ -4,6 +4,9 @@ use std::path::Path;
 
 use serde_json::json;
 
+use super::Server;
+use super::corpus::fill;
+
 const DOCUMENTS: usize = 60;
 
 /// A small BEIR set: a query's positive says what the query says.
@@ -40,4 +43,17 @@ pub fn prepared(data: &Path) {
         let done = super::outcome(&arguments, &[]);
         assert_eq!(done.code, Some(0), "{done:?}");
     }
+}
+
+/// A refresh over the small set, on the tiny checkpoint: the rate makes it learn something in a few steps.
+const LEARNS: [&str; 5] =
+    ["env", "ANCED_LR=0.002", "ANCED_QUERY_TOKENS=16", "ANCED_PASSAGE_TOKENS=24", "ANCED_TOLERANCE=1"];
+
+/// A server over such a folder that learns quickly, with some more documents.
+pub fn serve(data: &Path, more: &[&str]) -> Server {
+    prepared(data);
+    let server = Server::spawn_by(&LEARNS, data, more);
+    server.wait_until_ready();
+    fill(&server);
+    server
 }
