@@ -31,7 +31,8 @@ export class History {
         this.stage = null;
       },
       data: () => { this.data = event; },
-      phase: () => { this.stage = stageOf(event, this.rounds); },
+      // What an Inferencer does beside the training is no stage: the job would be in two at once.
+      phase: () => { if (!event.beside) this.stage = stageOf(event, this.rounds); },
       step: () => this.#step(event),
       measures: () => { this.measures.set(event.round, event.measures); },
       done: () => { this.done = event; },

@@ -29,26 +29,31 @@ let isDue = false;
 // --- What the server says ---
 
 async function load() {
-  const [jobList, generationList, canStart] = await Promise.all(
-    ['/admin/jobs', '/admin/generations', '/admin/refresh'].map((path) => call(path)),
-  );
+  await take(true);
+}
+
+/** What somebody else may have changed. To count the queries of a large set takes the server a while: only if need be. */
+async function look() {
+  await take(false);
+}
+
+async function take(isThorough) {
+  const [jobList, generationList] = await Promise.all([call('/admin/jobs'), call('/admin/generations')]);
+  const isOtherJob = runningOf(jobList.jobs)?.id !== runningJob()?.id;
+  // What keeps a refresh from starting can go away without a job: a vote is one more query to train on.
+  const isWanted = isThorough || isOtherJob || outlook.refused !== null;
+  const canStart = isWanted ? await call('/admin/refresh') : outlook;
+  const isFirst = outlook === null;
+  if (isOtherJob || canStart.refused !== outlook?.refused) refusal = null;
   ({ jobs } = jobList);
   ({ generations } = generationList);
-  const isFirst = outlook === null;
   outlook = canStart;
   $('board').hidden = false;
   $('key-form').hidden = true;
   $('trouble').hidden = true;
   if (isFirst) fillForm();
   render();
-}
-
-/** Jobs and generations again: somebody else may have changed them. */
-async function look() {
-  const [jobList, generationList] = await Promise.all([call('/admin/jobs'), call('/admin/generations')]);
-  ({ jobs } = jobList);
-  ({ generations } = generationList);
-  render();
+  tellEnd();
 }
 
 async function reload() {
@@ -65,6 +70,8 @@ function showTrouble(problem) {
     askForKey(problem);
     return;
   }
+  // The same again would be read out again, and take the focus from the button.
+  if (!$('trouble').hidden && $('trouble').children[1].textContent === problem.message) return;
   const again = button('Try again', reload);
   $('trouble').replaceChildren(element('h2', '', problem.title ?? 'Something is wrong'), element('p', '', problem.message), again);
   $('trouble').hidden = false;
@@ -80,7 +87,8 @@ function askForKey(problem) {
 
 // --- The job that is shown ---
 
-const runningJob = () => jobs.find((job) => job.state === 'running');
+const runningOf = (list) => list.find((job) => job.state === 'running');
+const runningJob = () => runningOf(jobs);
 const jobOf = (id) => jobs.find((job) => job.id === id);
 
 /** The one that the address names, else the one that runs, else the newest. */
@@ -99,8 +107,9 @@ function selectJob(id) {
 
 function listenTo(job) {
   shown?.stop.abort();
-  const mine = { id: job.id, history: new History(job.plan.rounds), stop: new AbortController(), isBroken: false, isOver: false };
-  const wasRunning = job.state === 'running';
+  const past = new History(job.plan.rounds);
+  const isTold = job.state !== 'running';
+  const mine = { id: job.id, history: past, stop: new AbortController(), isBroken: false, isOver: false, isTold };
   shown = mine;
   showJob ??= jobView({ cancel, resume, discard });
   const onEvent = (event) => {
@@ -114,18 +123,19 @@ function listenTo(job) {
   };
   follow(job.id, { onEvent, onBreak, signal: mine.stop.signal }).then(() => {
     mine.isOver = true;
-    if (shown === mine && wasRunning) concluded(mine);
+    if (shown !== mine || mine.isTold) return;
+    load().catch(showTrouble);
+    refreshStatus();
   }, showTrouble);
   render();
 }
 
-async function concluded({ id, history: past }) {
-  refusal = null;
-  await load().catch(showTrouble);
-  refreshStatus();
-  const job = jobOf(id);
-  if (!job) return;
-  const { done } = past;
+/** Tells how the job that is shown has ended, once: as soon as its events are over and its record says so. */
+function tellEnd() {
+  const job = shown?.isOver && !shown.isTold ? jobOf(shown.id) : null;
+  if (!job || job.state === 'running') return;
+  shown.isTold = true;
+  const { done } = shown.history;
   const name = job.plan.measure;
   const was = done?.live_measures?.[name];
   const is = done?.measures?.[name];
@@ -152,9 +162,12 @@ async function act(path, options) {
   try {
     return await call(path, options);
   } catch (problem) {
-    if (isRefusal(problem)) askForKey(problem);
-    else notify(`${problem.title}: ${problem.message}`, 'bad');
-    await look().catch(showTrouble);
+    if (isRefusal(problem)) {
+      askForKey(problem);
+      return null;
+    }
+    notify(`${problem.title}: ${problem.message}`, 'bad');
+    await load().catch(showTrouble);
     return null;
   }
 }
@@ -168,9 +181,13 @@ async function start(event) {
     const { job } = await call('/admin/refresh', { body });
     await began(job);
   } catch (problem) {
-    if (isRefusal(problem)) askForKey(problem);
-    refusal = problem.message;
+    if (isRefusal(problem)) {
+      askForKey(problem);
+      return;
+    }
     await load().catch(showTrouble);
+    refusal = problem.message;
+    render();
     if (problem.job) chooseJob();
   }
 }
@@ -310,7 +327,7 @@ $('forget').addEventListener('click', () => {
 });
 setInterval(async () => {
   if (document.visibilityState !== 'visible' || $('board').hidden) return;
-  await look().catch(() => {});
+  await look().catch(showTrouble);
   const running = runningJob();
   // Somebody else may have started one, or gone on with the one that is shown.
   const isNews = shown?.id === running?.id ? shown?.isOver : !location.search;
