@@ -7,9 +7,11 @@ mod driven;
 
 use common::Server;
 use common::corpus::{document, wait_for};
+use common::generations::two_generations;
 use common::judged::serve;
 use driven::{DESKTOP, Page, browse};
 use serde_json::{Value, json};
+use thirtyfour::Key;
 
 /// Starts a refresh as somebody else would.
 fn start_elsewhere(url: &str, steps: u32) -> String {
@@ -89,6 +91,40 @@ fn votes_of_others_count() {
         }
         page.until("!document.querySelector('#outlook').textContent.startsWith('0 queries')").await;
     });
+}
+
+#[test]
+fn the_focus_stays_where_it_was() {
+    let data = two_generations();
+    let server = Server::start(data.path());
+    browse(DESKTOP, &[], |page| focus_stays(page, server.url()));
+}
+
+async fn focus_stays(page: Page, url: String) {
+    let (enter, escape) = (Key::Enter.value().to_string(), Key::Escape.value().to_string());
+    let make_live = "document.activeElement.getAttribute('aria-label') === 'Make generation 1 live'";
+    let looks = "performance.getEntriesByType('resource').filter(({ name }) => name.endsWith('/admin/generations'))";
+    page.open(format!("{url}/training")).await;
+    page.click("[aria-label='Make generation 1 live']").await;
+    page.until("document.activeElement.id === 'confirm-no'").await;
+    // The tables are made anew while the question is open, and after it.
+    let before = page.value(&format!("{looks}.length")).await.as_u64().unwrap();
+    page.until(&format!("{looks}.length > {}", before + 1)).await;
+    page.keys(&escape).await;
+    page.until("!document.querySelector('#confirm').open").await;
+    page.until(make_live).await;
+    page.until(&format!("{looks}.length > {}", before + 2)).await;
+    assert_eq!(page.value(make_live).await, true);
+
+    page.keys(&enter).await;
+    page.until("document.activeElement.id === 'confirm-no'").await;
+    page.tab_to("#confirm-yes").await;
+    page.keys(&enter).await;
+    page.until_says("#notice", "Generation 1 is live instead of 2").await;
+    page.until("document.querySelector(`[aria-label='Make generation 2 live']`) !== null").await;
+    // Its button is gone: the keys go on from its table.
+    assert_eq!(page.value("document.activeElement.id").await, "generations");
+    page.tab_to("[aria-label='Make generation 2 live']").await;
 }
 
 /// Makes the page's requests for a path fail until `mend`; counts them.

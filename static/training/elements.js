@@ -29,12 +29,17 @@ export function measured(value, base) {
   return made;
 }
 
-/** Puts `view` into `place`; the button that had the focus has it again, by its label. */
-export function replaceKeepingFocus(place, view) {
-  const label = place.contains(document.activeElement) ? document.activeElement.getAttribute('aria-label') : null;
-  place.replaceChildren(view);
-  const again = label && [...place.querySelectorAll('[aria-label]')].find((one) => one.getAttribute('aria-label') === label);
-  if (again) again.focus({ preventScroll: true });
+const nameOf = (button) => button.getAttribute('aria-label') ?? button.textContent;
+
+/** Puts `views` into `place`; the button that had the focus has it again, by its name, or the place where it is gone. */
+export function replaceKeepingFocus(place, views) {
+  const held = document.activeElement;
+  const hadFocus = held !== place && place.contains(held);
+  place.replaceChildren(...views);
+  if (!hadFocus) return;
+  const again = [...place.querySelectorAll('button')].find((one) => nameOf(one) === nameOf(held));
+  place.tabIndex = -1;
+  (again ?? place).focus({ preventScroll: true });
 }
 
 /** A table whose cells know their column, so that they can stand one below the other on a narrow screen. */

@@ -2,7 +2,7 @@
 
 import { element } from '../view.js';
 import { lossChart, measuresChart } from './charts.js';
-import { badge, button, measured, table, time } from './elements.js';
+import { badge, button, measured, replaceKeepingFocus, table, time } from './elements.js';
 import { MEASURES, count, duration, loss, measure, plural, secondsBetween } from './format.js';
 
 const $ = (id) => document.getElementById(id);
@@ -61,7 +61,7 @@ function showHead(job, actions, isBroken) {
 /** Leaves buttons alone that are there already: one that has the focus keeps it. */
 function replaceButtons(place, buttons) {
   const texts = (list) => [...list].map((one) => one.textContent).join('|');
-  if (texts(place.children) !== texts(buttons)) place.replaceChildren(...buttons);
+  if (texts(place.children) !== texts(buttons)) replaceKeepingFocus(place, buttons);
 }
 
 function showStages(job, history) {

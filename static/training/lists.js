@@ -36,13 +36,13 @@ export function generationsTable(generations, jobs, actions, busy) {
       button('Make live', () => actions.activate(one), { label: `Make generation ${number} live` }),
       button('Delete', () => actions.remove(one), { className: 'danger', label: `Delete generation ${number}` }),
     ];
-    for (const act of acts) act.disabled = busy !== null;
-    const isBusy = busy === number;
+    // A button that is disabled would lose the focus.
+    for (const act of acts) act.setAttribute('aria-disabled', busy !== null);
     const status = one.live ? badge('live') : badge(one.status);
     const from = one.parent === null ? one.model : `generation ${one.parent}`;
     const cells = [
       String(number), status, ...measures, count(one.documents), from, time(one.created), bytes(one.bytes),
-      isBusy ? element('span', 'faint', 'working…') : element('div', 'actions', ...acts),
+      element('div', 'actions', ...(busy === number ? [element('span', 'faint', 'working…')] : []), ...acts),
     ];
     return { cells, className: one.live ? 'live-row' : '' };
   });

@@ -237,6 +237,7 @@ const CAUTIONS = {
 };
 
 async function activate({ number, status }) {
+  if (busyGeneration !== null) return;
   const live = generations.find((one) => one.live);
   const isSure = await confirmed({
     title: `Make generation ${number} live?`,
@@ -250,6 +251,7 @@ async function activate({ number, status }) {
 }
 
 async function remove({ number }) {
+  if (busyGeneration !== null) return;
   const isSure = await confirmed({
     title: `Delete generation ${number}?`,
     text: 'Its checkpoint and its index are removed from the disk; its number is not given again.',
@@ -292,11 +294,13 @@ function render() {
   $('refused').textContent = refusal ?? (busy || outlook.refused || '');
   $('refused').classList.toggle('wrong', refusal !== null || !running);
   renderJob();
+  // The button that a question came from gets the focus back: it stays where it is until then.
+  if ($('confirm').open) return;
   const table = generationsTable(generations, jobs, { activate, remove }, busyGeneration);
-  replaceKeepingFocus($('generations'), table);
+  replaceKeepingFocus($('generations'), [table]);
   const hasOthers = generations.length > 1;
   $('generations-note').textContent = hasOthers ? 'Measured on the dev queries when it was made; differences are to the live one.' : '';
-  replaceKeepingFocus($('jobs'), jobsTable(jobs, shown?.id, selectJob));
+  replaceKeepingFocus($('jobs'), [jobsTable(jobs, shown?.id, selectJob)]);
 }
 
 // --- Start ---
@@ -321,6 +325,7 @@ $('key-form').addEventListener('submit', async (event) => {
   chooseJob();
   $('board').focus();
 });
+$('confirm').addEventListener('close', render);
 $('forget').addEventListener('click', () => {
   storeKey(null);
   location.reload();
