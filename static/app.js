@@ -208,14 +208,16 @@ function showProblem(problem) {
     return;
   }
   // The same request would be refused again where the request is at fault.
-  const isOurs = problem.status === 0 || problem.status >= 500;
+  const isOurs = !(problem.status >= 400 && problem.status < 500);
   const retry = isOurs ? element('button', '', 'Try again') : null;
   if (retry) {
     retry.type = 'button';
     retry.addEventListener('click', search);
   }
-  showMessage(problem.title, problem.message, problem.requestId, retry);
-  say(`${problem.title}: ${problem.message}`);
+  // What the page itself trips over is no problem of the server's, and has no title.
+  const title = problem.title ?? 'Something is wrong';
+  showMessage(title, problem.message, problem.requestId, retry);
+  say(`${title}: ${problem.message}`);
 }
 
 function askForKey(problem) {
@@ -225,7 +227,9 @@ function askForKey(problem) {
   $('key-form').hidden = false;
   $('examples').hidden = true;
   say(`A key is needed. ${problem.message}`);
-  $('key').focus();
+  // What is typed on after a pause must not go on in the field of the key.
+  const isTyping = drafting && document.activeElement === $('query');
+  if (!isTyping) $('key').focus();
 }
 
 function forgetKey() {

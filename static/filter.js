@@ -1,5 +1,8 @@
 // Filters as people write them, and as the API takes them.
 
+/** Keys of a filter that are none of the metadata. */
+const OPERATORS = ['and', 'or', 'not'];
+
 /** `key=value` as [key, value]; a value that reads as a JSON number, boolean or string is one. Null if it is no pair. */
 export function readPair(pair) {
   const at = pair.indexOf('=');
@@ -21,6 +24,13 @@ export function writePair(key, value) {
   return read && read[1] === value ? plain : `${key}=${JSON.stringify(value)}`;
 }
 
+/** The pair that only documents with this value pass; null where the API would read it as something else. */
+export function pairOf(key, value) {
+  const pair = writePair(key, value);
+  const [readKey, readValue] = readPair(pair) ?? [];
+  return readKey === key && readValue === value && !OPERATORS.includes(key) ? pair : null;
+}
+
 /** The object of the JSON field, or null where it is empty. Throws with a message for people. */
 function readRaw(text) {
   if (!text.trim()) return null;
@@ -39,7 +49,7 @@ function readRaw(text) {
 /** One filter of the pairs (values of one key: any of them) and the JSON field (both must hold). */
 export function readFilter(pairs, raw) {
   const byKey = new Map();
-  for (const [key, value] of pairs.map(readPair)) byKey.set(key, [...(byKey.get(key) ?? []), value]);
+  for (const [key, value] of pairs.map(readPair).filter(Boolean)) byKey.set(key, [...(byKey.get(key) ?? []), value]);
   const parts = [...byKey].map(([key, values]) => ({ [key]: values.length === 1 ? values[0] : values }));
   const extra = readRaw(raw);
   if (extra) parts.push(extra);

@@ -1,6 +1,6 @@
 // What the server answered, as elements. Data only ever becomes text nodes, never markup.
 
-import { writePair } from './filter.js';
+import { pairOf } from './filter.js';
 
 const STAGES = ['queue', 'tokenize', 'encode', 'search', 'fetch'];
 
@@ -47,18 +47,24 @@ export function hitView(hit, rank, pattern, onFilter, thumbs) {
   return element('li', '', view);
 }
 
-/** Chips of one metadata key, those of an object with dots as filters write them; pressed, one filters by itself. */
+/**
+ * Chips of one metadata key, those of an object with dots as filters write them; pressed, one filters by itself, where a
+ * filter can be written for it.
+ */
 function metadataChips(key, value, onFilter) {
   if (Array.isArray(value)) return value.flatMap((one) => metadataChips(key, one, onFilter));
   if (value === null) return [];
   if (typeof value === 'object') {
     return Object.entries(value).flatMap(([inner, one]) => metadataChips(`${key}.${inner}`, one, onFilter));
   }
-  const button = element('button', 'chip', element('span', 'faint', key), ` ${value}`);
-  button.type = 'button';
-  button.title = `Only documents with ${writePair(key, value)}`;
-  button.addEventListener('click', () => onFilter(writePair(key, value)));
-  return [button];
+  const pair = pairOf(key, value);
+  const chip = element(pair === null ? 'span' : 'button', 'chip', element('span', 'faint', key), ` ${value}`);
+  if (pair !== null) {
+    chip.type = 'button';
+    chip.title = `Only documents with ${pair}`;
+    chip.addEventListener('click', () => onFilter(pair));
+  }
+  return [chip];
 }
 
 /** A text that does not fit gets a button that shows it whole. */

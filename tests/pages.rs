@@ -192,6 +192,73 @@ async fn training_fails(page: Page, url: String) {
 }
 
 #[test]
+fn what_the_search_page_trips_over_is_shown() {
+    let data = tempfile::tempdir().unwrap();
+    let server = serve(data.path(), &[]);
+    let url = server.url();
+    browse(DESKTOP, &[], async move |page| {
+        page.open(url).await;
+        page.until("document.activeElement.id === 'query'").await;
+        break_answers(&page, "/search", "new Response('{}')").await;
+        page.keys("river").await;
+        page.until_says("#message", "Something is wrong").await;
+        mend(&page).await;
+        page.click("#message button").await;
+        page.until("document.querySelectorAll('.hit').length === 10").await;
+    });
+}
+
+#[test]
+fn typing_goes_on_in_the_search_box_where_a_key_is_asked_for() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start_with(data.path(), &["--search-key", "findme"]);
+    let url = server.url();
+    browse(DESKTOP, &["401"], async move |page| {
+        page.open(url).await;
+        page.until("document.activeElement.id === 'query'").await;
+        page.keys("ri").await;
+        page.until("!document.querySelector('#key-form').hidden").await;
+        page.keys("ver").await;
+        let fields = "['query', 'key'].map((id) => document.getElementById(id).value)";
+        assert_eq!(page.value(fields).await, json!(["river", ""]));
+        page.keys(Key::Enter.value().to_string()).await;
+        page.until("document.activeElement.id === 'key'").await;
+        page.keys(format!("findme{}", Key::Enter.value())).await;
+        page.until_says("#message", "Nothing found").await;
+    });
+}
+
+#[test]
+fn metadata_that_no_filter_can_name_is_no_button() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path());
+    let odd = json!({"a=b": "c", "and": "x", "or": "y", "not": "z", "": "nothing", " space ": "s"});
+    let mut metadata = json!({"lang": "en", "year": 2024, "text": "2024", "padded": " p ", "nested": {"a": "b"}});
+    metadata.as_object_mut().unwrap().extend(odd.as_object().unwrap().clone());
+    let documents = json!({"documents": [{"id": "d", "text": "a document", "metadata": metadata}]});
+    assert_eq!(server.post("/documents", &documents).status, 200);
+    let url = server.url();
+    browse(DESKTOP, &[], async move |page| {
+        page.open(format!("{url}/?q=document&f=%3Dnothing")).await;
+        page.until("document.querySelectorAll('.hit').length === 1").await;
+        let texts = |css| format!("[...document.querySelectorAll('{css}')].map((one) => one.textContent).sort()");
+        let spans = [" nothing", " space  s", "a=b c", "and x", "not z", "or y"];
+        assert_eq!(page.value(&texts(".facts span.chip")).await, json!(spans));
+        let buttons = ["lang en", "nested.a b", "padded  p ", "text 2024", "year 2024"];
+        assert_eq!(page.value(&texts(".facts button.chip")).await, json!(buttons));
+        // Each of them filters by what it says.
+        for (at, _) in buttons.iter().enumerate() {
+            page.run(&format!("document.querySelectorAll('.facts button.chip')[{at}].click();")).await;
+            page.until(&format!("document.querySelectorAll('#active button').length === {}", at + 1)).await;
+            page.until("document.querySelector('#results').ariaBusy === 'false'").await;
+            assert_eq!(page.count(".hit").await, 1, "{at}");
+        }
+        let read = "return import('/filter.js').then(({ readFilter }) => readFilter(['=x', 'lang=en'], ''));";
+        assert_eq!(page.run(read).await, json!({"lang": "en"}));
+    });
+}
+
+#[test]
 fn what_goes_on_beside_the_training_is_no_stage() {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path());
