@@ -41,7 +41,7 @@ fn year_of(time: &serde_json::Value) -> i32 {
 #[test]
 fn a_clock_that_jumps_hurts_nothing() {
     let Some(library) = library() else {
-        eprintln!("skipped: libfaketime is not on this machine (`make clock` fetches it)");
+        common::skipped("libfaketime is not on this machine; `make clock` fetches it");
         return;
     };
     let folder = tempfile::tempdir().unwrap();
