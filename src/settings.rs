@@ -257,7 +257,8 @@ settings! {
         min_rate: u64 = 1024,
         /// Bytes of a request's body at most; a stream of NDJSON may be longer, a line of it not.
         max_body_bytes: usize = 8 << 20,
-        /// Bytes of an answer at most: a page of documents ends before, a search that finds more is refused.
+        /// Bytes of an answer at most: a page of documents ends before, a search that finds more is refused. Answers that
+        /// are not taken yet hold 512 KiB of memory for each of `max_requests` at most, all together.
         max_answer_bytes: usize = 64 << 20,
         /// Hits that one query may ask for, `offset` included.
         max_hits: usize = 10_000,

@@ -1,12 +1,14 @@
-//! A request's way in: its body first, within the room that there is for bodies, then a place among those at work.
+//! A request's way in: its body first, within the room that there is for bodies, then a place among those at work. And
+//! its answer's way out, within the room for answers.
 //!
-//! So that clients which announce bodies and do not send them keep nobody out.
+//! So that clients which announce bodies and do not send them, or take large answers slowly, keep nobody out.
 
 use std::sync::Arc;
 
 use axum::body::{Body, HttpBody};
 use axum::extract::Request;
 use axum::http::Method;
+use axum::response::{IntoResponse, Response};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::app::App;
@@ -21,7 +23,10 @@ const SMALL_KIB: usize = 64;
 /// What there is for the rest of bodies, for each of `max_requests`.
 const LARGE_KIB: usize = 192;
 
-/// How many requests may be at work, and what their bodies may hold in memory.
+/// What there is for answers until they are taken, for each of `max_requests`; small ones are not counted.
+const ANSWER_KIB: usize = 512;
+
+/// How many requests may be at work, and what their bodies and their answers may hold in memory.
 #[derive(Debug)]
 pub(super) struct Doors {
     places: Arc<Semaphore>,
@@ -29,6 +34,8 @@ pub(super) struct Doors {
     streams: Arc<Semaphore>,
     small: Arc<Semaphore>,
     large: Arc<Semaphore>,
+    answers: Arc<Semaphore>,
+    most_answers: usize,
 }
 
 impl Doors {
@@ -36,11 +43,15 @@ impl Doors {
         let semaphore = |permits: usize| Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)));
         let most = settings.max_requests;
         let large = most.saturating_mul(LARGE_KIB).max(2 * settings.max_body_bytes.div_ceil(KIB));
+        let largest = settings.max_answer_bytes.div_ceil(KIB).saturating_mul(2);
+        let most_answers = most.saturating_mul(ANSWER_KIB).max(largest).min(Semaphore::MAX_PERMITS);
         Self {
             places: semaphore(most),
             streams: semaphore(most.div_ceil(2)),
             small: semaphore(most.saturating_mul(SMALL_KIB)),
             large: semaphore(large),
+            answers: semaphore(most_answers),
+            most_answers,
         }
     }
 }
@@ -74,6 +85,34 @@ pub(super) async fn admit(app: &App, request: Request) -> Result<(Request, Admit
     }
     let place = doors.places.clone().try_acquire_owned().map_err(|_| full())?;
     Ok((request, Admitted { _place: place, _stream: stream, _room: room }))
+}
+
+/// The room that an answer has until its last byte has left.
+#[derive(Debug, Clone)]
+pub(super) struct AnswerRoom {
+    _permit: Arc<OwnedSemaphorePermit>,
+}
+
+/// Takes room for an answer that is not small.
+pub(super) fn let_out(app: &App, mut response: Response) -> Response {
+    let doors = app.doors();
+    let bytes = response.body().size_hint().exact().unwrap_or(0);
+    let wanted = usize::try_from(bytes).unwrap_or(usize::MAX).div_ceil(KIB).min(doors.most_answers);
+    if wanted <= SMALL_KIB {
+        return response;
+    }
+    let wanted = u32::try_from(wanted).unwrap_or(u32::MAX);
+    match doors.answers.clone().try_acquire_many_owned(wanted) {
+        Ok(permit) => {
+            response.extensions_mut().insert(AnswerRoom { _permit: Arc::new(permit) });
+            response
+        }
+        Err(_) => {
+            let detail =
+                "answers that clients have not taken yet fill the memory for them; ask for less, or again in 1 s";
+            Problem::new(Reason::QueueFull, detail).into_response()
+        }
+    }
 }
 
 fn full() -> Problem {
@@ -115,7 +154,22 @@ fn fill(held: &mut Option<OwnedSemaphorePermit>, room: &Arc<Semaphore>, wanted: 
 
 #[cfg(test)]
 mod tests {
+    use axum::http::StatusCode;
+
+    use super::super::tests::app;
     use super::*;
+
+    #[test]
+    fn large_answers_that_are_not_taken_leave_small_ones_alone() {
+        let app = app(Settings { max_requests: 1, max_answer_bytes: 1 << 20, ..Settings::default() });
+        let out = |bytes: usize| let_out(&app, Response::new(Body::from(vec![0; bytes])));
+        let mut held = [out(1 << 20), out(1 << 20)];
+        assert!(held.iter().all(|answer| answer.status() == StatusCode::OK));
+        assert_eq!(out((64 << 10) + 1).status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(out(64 << 10).status(), StatusCode::OK);
+        held[0].extensions_mut().clear();
+        assert_eq!(out(1 << 20).status(), StatusCode::OK);
+    }
 
     #[test]
     fn large_bodies_leave_room_for_small_ones() {

@@ -148,7 +148,9 @@ impl Common {
             }
             let answer = router.clone().oneshot(request);
             Box::pin(async move {
-                let mut answer = answer.await?.map(|body| Outgoing::new(body, under_way));
+                let mut answer = answer.await?;
+                let room = answer.extensions_mut().remove();
+                let mut answer = answer.map(|body| Outgoing::new(body, under_way, room));
                 // The connection ends then, and a client that is not told sends its next request into the void.
                 if unread.is_left() && version != Version::HTTP_2 {
                     answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));

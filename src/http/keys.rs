@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
-use super::admission::admit;
+use super::admission::{admit, let_out};
 use super::app::App;
 use super::error::Error;
 use super::host::Names;
@@ -106,7 +106,7 @@ pub(super) async fn guard(State((app, access)): State<(App, Access)>, request: R
         return Problem::stopping().into_response();
     }
     match admit(&app, request).await {
-        Ok((request, _admitted)) => next.run(request).await,
+        Ok((request, _admitted)) => let_out(&app, next.run(request).await),
         Err(problem) => problem.into_response(),
     }
 }

@@ -9,17 +9,25 @@ use axum::body::{Body, Bytes, HttpBody};
 use bytes::Buf;
 use hyper::body::{Frame, SizeHint};
 
+use super::admission::AnswerRoom;
 use super::pulse::UnderWay;
 
 /// The body of an answer, whose request is under way until the last of its bytes has left.
 pub(super) struct Outgoing {
     body: Body,
-    under_way: Arc<UnderWay>,
+    held: Arc<Held>,
+}
+
+/// What an answer holds until the last of its parts is gone.
+#[derive(Debug)]
+struct Held {
+    under_way: UnderWay,
+    _room: Option<AnswerRoom>,
 }
 
 impl Outgoing {
-    pub(super) fn new(body: Body, under_way: UnderWay) -> Self {
-        Self { body, under_way: Arc::new(under_way) }
+    pub(super) fn new(body: Body, under_way: UnderWay, room: Option<AnswerRoom>) -> Self {
+        Self { body, held: Arc::new(Held { under_way, _room: room }) }
     }
 }
 
@@ -33,8 +41,8 @@ impl HttpBody for Outgoing {
     ) -> Poll<Option<Result<Frame<Part>, axum::Error>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
         let part = |bytes: Bytes| {
-            self.under_way.offer(bytes.len());
-            Part { bytes, under_way: Arc::clone(&self.under_way) }
+            self.held.under_way.offer(bytes.len());
+            Part { bytes, held: Arc::clone(&self.held) }
         };
         Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(part))))
     }
@@ -52,7 +60,7 @@ impl HttpBody for Outgoing {
 #[derive(Debug)]
 pub(super) struct Part {
     bytes: Bytes,
-    under_way: Arc<UnderWay>,
+    held: Arc<Held>,
 }
 
 impl Buf for Part {
@@ -70,11 +78,11 @@ impl Buf for Part {
 
     fn advance(&mut self, count: usize) {
         self.bytes.advance(count);
-        self.under_way.take(count);
+        self.held.under_way.take(count);
     }
 
     fn copy_to_bytes(&mut self, length: usize) -> Bytes {
-        self.under_way.take(length);
+        self.held.under_way.take(length);
         self.bytes.copy_to_bytes(length)
     }
 }

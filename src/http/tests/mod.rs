@@ -22,7 +22,7 @@ use super::{App, router};
 use crate::settings::Settings;
 use crate::telemetry::Metrics;
 
-fn app(settings: Settings) -> App {
+pub(super) fn app(settings: Settings) -> App {
     App::new(Arc::new(settings), Arc::new(Metrics::new().unwrap()))
 }
 
