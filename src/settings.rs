@@ -309,6 +309,20 @@ impl Settings {
         for group in flags {
             figment = group.merge_into(figment);
         }
+        Self::extracted(&figment)
+    }
+
+    /// The defaults with flag groups over them: for a process that is handed its settings, and must heed no file or
+    /// environment that it happens to start in.
+    ///
+    /// # Errors
+    /// Values out of range.
+    pub fn of_flags(flags: &[&dyn FlagGroup]) -> Result<Self, Error> {
+        let defaults = Figment::from(Serialized::defaults(Self::default()));
+        Self::extracted(&flags.iter().fold(defaults, |figment, group| group.merge_into(figment)))
+    }
+
+    fn extracted(figment: &Figment) -> Result<Self, Error> {
         let settings: Self = figment.extract().map_err(|error| Error::Source(Box::new(error)))?;
         settings.check()?;
         Ok(settings)

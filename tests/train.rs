@@ -191,3 +191,17 @@ fn what_cannot_be_trained_is_told() {
     let told = outcome(&["train", "--data", empty.path().to_str().unwrap(), "--model", model.to_str().unwrap()], &[]);
     assert!(told.code == Some(1) && told.stderr.contains("no train query"), "{told:?}");
 }
+
+#[test]
+fn a_job_heeds_no_settings_of_the_place_that_it_starts_in() {
+    let (data, place) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    std::fs::write(place.path().join("anced.toml"), "rounds = \n").unwrap();
+    let start = |more: &[&str]| {
+        let mut command = anced(&["train", "--json", "--data", data.path().to_str().unwrap()]);
+        let output = command.args(more).current_dir(place.path()).env_remove("ANCED_CONFIG").output().unwrap();
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert!(start(&[]).contains("anced.toml"), "{}", start(&[]));
+    let said = start(&["--job", "none"]);
+    assert!(said.contains("jobs/none") && !said.contains("anced.toml"), "{said}");
+}

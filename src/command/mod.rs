@@ -72,11 +72,20 @@ impl General {
     fn settings(&self, groups: &[&dyn FlagGroup]) -> anyhow::Result<Settings> {
         let mut all: Vec<&dyn FlagGroup> = vec![&self.common];
         all.extend(groups);
-        let settings = Settings::load(self.config.as_deref(), &all)?;
-        crate::telemetry::init_logs(settings.log_format, &settings.log_filter)
-            .map_err(|reason| anyhow::Error::new(Usage(reason)))?;
-        Ok(settings)
+        started(Settings::load(self.config.as_deref(), &all)?)
     }
+
+    /// The flags alone, for a process that finds its settings elsewhere; starts the logs.
+    fn flags(&self) -> anyhow::Result<Settings> {
+        started(Settings::of_flags(&[&self.common])?)
+    }
+}
+
+/// Settings, once the logs are written as they say.
+fn started(settings: Settings) -> anyhow::Result<Settings> {
+    crate::telemetry::init_logs(settings.log_format, &settings.log_filter)
+        .map_err(|reason| anyhow::Error::new(Usage(reason)))?;
+    Ok(settings)
 }
 
 /// What every verb takes that runs a checkpoint over an index.

@@ -43,10 +43,11 @@ pub(super) struct Train {
 
 impl Train {
     pub(super) fn run(self) -> anyhow::Result<()> {
-        let settings = self.engine.settings(&[&self.train])?;
         if let Some(job) = &self.job {
-            return self.run_for_server(&settings.data, job);
+            // The server has put the settings together, those of its own file among them.
+            return self.run_for_server(&self.engine.general.flags()?.data, job);
         }
+        let settings = self.engine.settings(&[&self.train])?;
         // Settings that cannot be are told before anything is opened.
         let plan = Plan::from_settings(&settings)?;
         let (data, _lock) = DataFolder::open_locked(&settings.data)?;
