@@ -82,8 +82,8 @@ fn traffic(server: &Server, done: &AtomicBool) {
     }
 }
 
-/// A refresh and a roll-back, with traffic before, meanwhile and after.
-fn act(server: &Server, prometheus: &Prometheus) {
+/// A refresh and a roll-back, with traffic before, meanwhile and after. Returns a moment at which one trained.
+fn act(server: &Server, prometheus: &Prometheus) -> f64 {
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let busy = scope.spawn(|| traffic(server, &done));
@@ -108,6 +108,7 @@ fn act(server: &Server, prometheus: &Prometheus) {
         let long = refresh(MANY);
         let stepping = "min_over_time(anced_refresh_running[4s]) == 1 and min_over_time(anced_refresh_step[4s]) > 0";
         wait_until("steps", || prometheus.now(stepping).is_ok_and(|found| !found.is_empty()));
+        let trained = seconds();
         assert_eq!(server.delete(&long).status, 200);
         assert_eq!(ended(&long), "cancelled", "{}", server.log());
         assert_eq!(ended(&refresh(30)), "done", "{}", server.log());
@@ -119,7 +120,8 @@ fn act(server: &Server, prometheus: &Prometheus) {
         wait_until("two more scrapes", || seconds() - since > 2.5);
         done.store(true, Ordering::Release);
         busy.join().unwrap();
-    });
+        trained
+    })
 }
 
 /// An expression of a dashboard as Grafana sends it, all servers and routes chosen.
@@ -178,14 +180,19 @@ fn every_panel_and_every_rule_has_an_answer() {
     let folder = tempfile::tempdir().unwrap();
     let start = seconds();
     let prometheus = Prometheus::start(&configure(folder.path(), server.port()), folder.path());
-    act(&server, &prometheus);
+    let trained = act(&server, &prometheus);
     promtool(&["check", "metrics"], &server.get("/metrics").text()).unwrap_or_else(|said| panic!("after: {said}"));
 
     let range = seconds() - start;
     let times = [start, start + range];
     let mut missing = Vec::new();
     let mut ask = |place: String, expression: &str, instant: bool| {
-        let found = if instant { prometheus.now(expression) } else { prometheus.between(expression, times) };
+        // What a panel shows of a moment may be nothing between refreshes.
+        let found = match instant.then(|| prometheus.now(expression)) {
+            None => prometheus.between(expression, times),
+            Some(Ok(series)) if series.is_empty() => prometheus.at(expression, trained),
+            Some(found) => found,
+        };
         match found {
             Ok(series) if has_number(&series) => {}
             other => missing.push(format!("{place}: {expression}: {other:?}")),

@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
 use std::process::Stdio;
 
@@ -198,8 +198,15 @@ fn a_job_heeds_no_settings_of_the_place_that_it_starts_in() {
     std::fs::write(place.path().join("anced.toml"), "rounds = \n").unwrap();
     let start = |more: &[&str]| {
         let mut command = anced(&["train", "--json", "--data", data.path().to_str().unwrap()]);
-        let output = command.args(more).current_dir(place.path()).env_remove("ANCED_CONFIG").output().unwrap();
-        String::from_utf8(output.stderr).unwrap()
+        command.args(more).current_dir(place.path()).env_remove("ANCED_CONFIG");
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        // Its end would ask the process to stop.
+        let input = child.stdin.take();
+        let mut said = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        child.wait().unwrap();
+        drop(input);
+        said
     };
     assert!(start(&[]).contains("anced.toml"), "{}", start(&[]));
     let said = start(&["--job", "none"]);

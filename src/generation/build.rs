@@ -129,8 +129,10 @@ fn write(
         keys.extend(encoded);
         vectors.extend(values);
         index.add_unverified(&keys, &vectors)?;
-        progress(BuildProgress { done, total, reused });
+        progress(BuildProgress { done, total: total.max(done), reused });
     }
+    // Others may have written and deleted meanwhile.
+    progress(BuildProgress { done, total: done, reused });
     index.verify()?;
     index.save(&folder.join(VECTORS_FILE), &folder.join(GRAPH_FILE), ())?;
 

@@ -88,6 +88,12 @@ impl Prometheus {
         Ok(self.ask("query", &[("query", expression)])?["result"].as_array().unwrap().clone())
     }
 
+    /// The series that an expression had at a time.
+    pub fn at(&self, expression: &str, time: f64) -> Result<Vec<Value>, String> {
+        let time = time.to_string();
+        Ok(self.ask("query", &[("query", expression), ("time", &time)])?["result"].as_array().unwrap().clone())
+    }
+
     /// The series that an expression had between two times, second by second.
     pub fn between(&self, expression: &str, [start, end]: [f64; 2]) -> Result<Vec<Value>, String> {
         let [start, end] = [start, end].map(|time| time.to_string());
